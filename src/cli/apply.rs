@@ -1,29 +1,42 @@
 //! `microkube apply`, and its common part with `create` and `run --detach`: writing the objects of manifests and starting
 //! their Pods.
 
+mod set_last_applied;
+mod view_last_applied;
+
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::kinds::{self, Kind};
 use microkube_manifest::{Manifests, WrittenPod};
+use microkube_patch::last_applied;
 use microkube_store::Object;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
+use self::set_last_applied::SetLastAppliedArgs;
+use self::view_last_applied::ViewLastAppliedArgs;
+use super::delete::ReplacedArgs;
+use super::edit::{self, EditLastAppliedArgs};
 use super::failure::{Failure, complain};
+use super::field_manager::FieldManagerArg;
 use super::manifests::{self, Configuration, FilenameArgs, Loaded};
 use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
 use super::objects::dry_run::DryRun;
+use super::pods::arguments::SelectorArg;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
 use super::save_config::{SaveConfigArg, configuration};
-use super::targets::ChangeError;
+use super::selector::Selector;
+use super::targets::{ChangeError, Target};
+use super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects, Outcome, key};
-use crate::pod::operations::apply::{ApplyError, apply, create};
+use crate::pod::operations::apply::{ApplyError, annotated, apply, create};
 use crate::pod::operations::create::CreateError;
-use crate::pod::operations::update::Mode;
+use crate::pod::operations::update::{Mode, UpdateError};
 use crate::state::Paths;
 use crate::stderr::{report, say};
 
@@ -34,15 +47,43 @@ use crate::stderr::{report, say};
 /// gates and the deadline of an existing Pod can change.
 #[derive(Debug, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Examples:\n  microkube apply -f pod.yaml\n  microkube apply -f shop/ -n test\n  microkube apply -f - < pods.yaml\n  microkube \
                   apply -f config.yaml --dry-run=server -o yaml"
 )]
 pub struct ApplyArgs {
+    #[command(subcommand)]
+    last_applied: Option<LastApplied>,
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    selector: SelectorArg,
+    /// Delete and create objects again that may not be changed like this
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    replaced: ReplacedArgs,
+    /// Overwrite changes that others have made; only true is supported
+    #[arg(long, action = clap::ArgAction::Set, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    overwrite: bool,
+    /// Apply all objects of the manifests, which is the default
+    #[arg(long)]
+    all: bool,
     /// Not supported
     #[arg(long, hide = true)]
     server_side: bool,
+}
+
+/// What can be done with last applied configurations.
+#[derive(Debug, clap::Subcommand)]
+enum LastApplied {
+    #[command(name = "view-last-applied")]
+    View(ViewLastAppliedArgs),
+    #[command(name = "set-last-applied")]
+    Set(SetLastAppliedArgs),
+    #[command(name = "edit-last-applied")]
+    Edit(EditLastAppliedArgs),
 }
 
 /// The manifests, and the output about their objects.
@@ -54,16 +95,39 @@ pub(super) struct FileArgs {
     #[command(flatten)]
     pub(super) namespace: NamespaceArg,
     #[command(flatten)]
+    pub(super) validate: ValidateArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
+    #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
 pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
+    match args.last_applied {
+        None => {}
+        Some(LastApplied::View(args)) => return view_last_applied::run(&args),
+        Some(LastApplied::Set(args)) => return set_last_applied::run(&args),
+        Some(LastApplied::Edit(args)) => return edit::run_last_applied(args),
+    }
     if args.server_side {
         let problem = "--server-side is not supported by microkube yet; without it, apply keeps the last applied \
                        configuration in an annotation, as kubectl does";
         return Err(Failure::usage(anyhow!(problem)));
     }
-    from_files(&args.files, Writing::Apply)
+    if !args.overwrite {
+        return Err(Failure::usage(anyhow!(
+            "--overwrite=false is not supported by microkube yet"
+        )));
+    }
+    if args.all && args.selector.selector.is_some() {
+        let problem = "cannot set --all and --selector at the same time";
+        return Err(Failure::usage(anyhow!(problem)));
+    }
+    let writing = match args.force && args.files.output.dry_run == DryRun::None {
+        true => Writing::ApplyByForce(args.replaced),
+        false => Writing::Apply,
+    };
+    from_files(&args.files, args.selector.selector.as_ref(), writing)
 }
 
 /// How objects are written.
@@ -71,6 +135,8 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
 pub(super) enum Writing {
     /// Existing objects are changed.
     Apply,
+    /// Existing objects are changed, or replaced if they may not be changed like this. Not for dry runs.
+    ApplyByForce(ReplacedArgs),
     /// No object may exist.
     Create(SaveConfigArg),
 }
@@ -78,15 +144,18 @@ pub(super) enum Writing {
 impl Writing {
     fn word(self) -> &'static str {
         match self {
-            Self::Apply => "applying",
+            Self::Apply | Self::ApplyByForce(_) => "applying",
             Self::Create(_) => "creating",
         }
     }
 }
 
 /// Writes the objects and starts the Pods in these files.
-pub(super) fn from_files(args: &FileArgs, writing: Writing) -> Result<ExitCode, Failure> {
-    let loaded = manifests::load(&args.files, &args.namespace)?;
+pub(super) fn from_files(args: &FileArgs, selector: Option<&Selector>, writing: Writing) -> Result<ExitCode, Failure> {
+    let mut loaded = manifests::load_validated(&args.files, &args.namespace, args.validate)?;
+    if let Some(selector) = selector {
+        loaded.select(selector)?;
+    }
     start_all(loaded, &args.output, writing, writing)
 }
 
@@ -110,6 +179,7 @@ pub(super) fn start_all(
     let mut errors = Vec::new();
     let mut tell = emit;
     let mut results = Results::new(output, &mut tell);
+    loaded.validate.warn(&loaded.manifests.dropped_fields);
     let mut manifests = loaded.manifests;
     if purpose != Purpose::Look {
         let store = Objects::open(&paths).map_err(|error| as_kubectl_error(error, None))?;
@@ -118,14 +188,29 @@ pub(super) fn start_all(
         } else {
             store.dry_run()
         };
-        write_each(&store, &loaded.configurations, objects, &mut results, &mut errors)?;
+        write_each(
+            &paths,
+            &store,
+            &loaded.configurations,
+            objects,
+            &mut results,
+            &mut errors,
+        )?;
         prepare_for_pods(&store, &mut manifests).map_err(|error| as_kubectl_error(error, None))?;
     }
     let mode = match output.dry_run {
         DryRun::None => Mode::Write,
         DryRun::Client | DryRun::Server => Mode::DryRun,
     };
-    let mut start = |pod: &Pod, written: &WrittenPod| runtime.block_on(start_pod(&paths, pod, written, pods, mode));
+    let mut start = |pod: &Pod, written: &WrittenPod| {
+        let started = runtime.block_on(start_pod(&paths, pod, written, pods, mode));
+        match (started, pods) {
+            (Err(ApplyError::Update(error)), Writing::ApplyByForce(replaced)) if is_update_refused(&error) => {
+                recreate_pod(&paths, &runtime, pod, written, &replaced)
+            }
+            (started, _) => started,
+        }
+    };
     start_each(&manifests, pods, &mut start, &mut results, &mut errors)?;
     results.print()?;
     errors.iter().for_each(complain);
@@ -133,12 +218,19 @@ pub(super) fn start_all(
 }
 
 /// Writes the objects that Pods of a foreground command may need.
-pub(super) fn write_first(objects: &Objects, configurations: &[Configuration]) -> anyhow::Result<()> {
+pub(super) fn write_first(paths: &Paths, objects: &Objects, configurations: &[Configuration]) -> anyhow::Result<()> {
     let output = OutputArgs::default();
     let mut tell = |_: &str| Ok(());
     let mut errors = Vec::new();
     let mut results = Results::new(&output, &mut tell);
-    write_each(objects, configurations, Writing::Apply, &mut results, &mut errors)?;
+    write_each(
+        paths,
+        objects,
+        configurations,
+        Writing::Apply,
+        &mut results,
+        &mut errors,
+    )?;
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
@@ -167,6 +259,7 @@ pub(super) fn prepare_for_pods(objects: &Objects, manifests: &mut Manifests) -> 
 
 /// Writes objects other than Pods: Namespaces first, the others in their order.
 fn write_each(
+    paths: &Paths,
     objects: &Objects,
     configurations: &[Configuration],
     writing: Writing,
@@ -181,22 +274,53 @@ fn write_each(
             Writing::Create(save_config) => save_config
                 .object(value)
                 .and_then(|value| objects.create(kind, &value))
-                .map(Written::created),
-            Writing::Apply => objects.apply(kind, &value).map(|applied| Written {
-                outcome: applied.outcome,
-                object: applied.object.into_value(),
-                lacked_annotation: applied.lacked_annotation,
-            }),
+                .map(|object| Written::of(Outcome::Created, object))
+                .map_err(ChangeError::Object),
+            Writing::Apply => apply_object(objects, kind, &value).map_err(ChangeError::Object),
+            Writing::ApplyByForce(replaced) => match apply_object(objects, kind, &value) {
+                Err(error) if is_refused(&error) && kind.kind != "Namespace" => {
+                    recreate(paths, objects, kind, &value, &replaced)
+                }
+                applied => applied.map_err(ChangeError::Object),
+            },
         };
         match written {
             Ok(written) => written.tell(kind, results)?,
             Err(error) => {
                 let doing = format!("error when {} {:?}", writing.word(), configuration.source());
-                errors.push(as_kubectl_error(error, Some(&doing)));
+                errors.push(error.while_doing(Some(&doing)));
             }
         }
     }
     Ok(())
+}
+
+fn apply_object(objects: &Objects, kind: &'static Kind, value: &Value) -> Result<Written, ObjectError> {
+    let applied = objects.apply(kind, value)?;
+    Ok(Written {
+        lacked_annotation: applied.lacked_annotation,
+        ..Written::of(applied.outcome, applied.object)
+    })
+}
+
+/// Deletes an object, and creates it again from its configuration.
+fn recreate(
+    paths: &Paths,
+    objects: &Objects,
+    kind: &'static Kind,
+    value: &Value,
+    replaced: &ReplacedArgs,
+) -> Result<Written, ChangeError> {
+    let target = Target::of(kind, value)?;
+    let configuration = last_applied::record(value.clone()).map_err(|error| ChangeError::Object(error.into()))?;
+    replaced.delete(paths, kind, &target.key, &|_| Ok(()))?;
+    let created = objects.create(kind, &configuration).map_err(ChangeError::Object)?;
+    Ok(Written::of(Outcome::Configured, created))
+}
+
+/// Whether a new object may have what a change may not.
+fn is_refused(error: &ObjectError) -> bool {
+    matches!(error.reason(), Some("Invalid" | "Conflict"))
 }
 
 /// An object that was written.
@@ -208,9 +332,9 @@ struct Written {
 }
 
 impl Written {
-    fn created(object: Object) -> Self {
+    fn of(outcome: Outcome, object: Object) -> Self {
         Self {
-            outcome: Outcome::Created,
+            outcome,
             object: object.into_value(),
             lacked_annotation: false,
         }
@@ -254,7 +378,7 @@ async fn start_pod(
             let pod = save_config.pod(pod, written)?;
             (Outcome::Created, create(paths, &pod, mode).await?, false)
         }
-        Writing::Apply => {
+        Writing::Apply | Writing::ApplyByForce(_) => {
             let applied = apply(paths, &configuration(pod, written), mode).await?;
             (applied.outcome, applied.pod, applied.lacked_annotation)
         }
@@ -264,6 +388,35 @@ async fn start_pod(
         object: kinds::Object::from(pod).to_value(),
         lacked_annotation,
     })
+}
+
+/// Deletes a Pod, and creates it again from its configuration.
+fn recreate_pod(
+    paths: &Paths,
+    runtime: &Runtime,
+    pod: &Pod,
+    written: &WrittenPod,
+    replaced: &ReplacedArgs,
+) -> Result<Written, ApplyError> {
+    let pod = annotated(&configuration(pod, written))?;
+    let object = kinds::Object::from(pod.clone());
+    let target = Target::of(object.kind(), &object.to_value()).map_err(ApplyError::Release)?;
+    let deleted = replaced.delete(paths, target.kind, &target.key, &|_| Ok(()));
+    deleted.map_err(ApplyError::Release)?;
+    let created = runtime.block_on(create(paths, &pod, Mode::Write))?;
+    Ok(Written {
+        outcome: Outcome::Configured,
+        object: kinds::Object::from(created).to_value(),
+        lacked_annotation: false,
+    })
+}
+
+fn is_update_refused(error: &UpdateError<ObjectError>) -> bool {
+    match error {
+        UpdateError::Invalid { .. } | UpdateError::Conflict { .. } => true,
+        UpdateError::Change(error) => is_refused(error),
+        _ => false,
+    }
 }
 
 /// Starts the Pods that do not exist.
@@ -280,167 +433,24 @@ fn start_each(
             Ok(written) => written.tell(kind, results)?,
             Err(error) => {
                 let doing = format!("error when {} {:?}", writing.word(), written.source);
-                errors.push(as_kubectl_pod_error(kind, error, &doing));
+                errors.push(as_kubectl_pod_error(kind, error, Some(&doing)));
             }
         }
     }
     Ok(())
 }
 
-/// Words the API server's errors as kubectl does.
-fn as_kubectl_pod_error(kind: &'static Kind, error: ApplyError, doing: &str) -> anyhow::Error {
+/// Words the API server's errors about Pods as kubectl does. `doing` is what was attempted.
+pub(super) fn as_kubectl_pod_error(kind: &'static Kind, error: ApplyError, doing: Option<&str>) -> anyhow::Error {
+    let prefix = doing.map(|doing| format!("{doing}: ")).unwrap_or_default();
     match error {
-        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {doing}: {error}"),
-        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {doing}: {error}"),
-        ApplyError::Object(error) => as_kubectl_error(error, Some(doing)),
-        ApplyError::Update(error) => ChangeError::of_pod(kind, error).while_doing(Some(doing)),
+        ApplyError::AlreadyExists { .. } => anyhow!("Error (AlreadyExists): {prefix}{error}"),
+        ApplyError::Create(CreateError::Namespace(_)) => anyhow!("Error (Forbidden): {prefix}{error}"),
+        ApplyError::Object(error) => as_kubectl_error(error, doing),
+        ApplyError::Update(error) => ChangeError::of_pod(kind, error).while_doing(doing),
         error => error.into_report(),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use microkube_manifest::Input;
-    use microkube_patch::last_applied;
-
-    use super::super::pods::test_pods::{TestPods, manifest};
-    use super::*;
-
-    const CREATE: Writing = Writing::Create(SaveConfigArg::NO);
-
-    /// The output of a dry run, and the errors.
-    fn tried(pods: &TestPods, wanted: &[Value], dry_run: DryRun, writing: Writing) -> (String, Vec<String>) {
-        let texts: Vec<String> = wanted.iter().map(Value::to_string).collect();
-        let input = |text| Input { source: "x.yaml", text };
-        let inputs: Vec<Input<'_>> = texts.iter().map(|text| input(text.as_bytes())).collect();
-        let manifests = microkube_manifest::load(&inputs).unwrap();
-        printed(dry_run, |results, errors| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut start = |pod: &Pod, written: &WrittenPod| {
-                runtime.block_on(start_pod(&pods.paths, pod, written, writing, Mode::DryRun))
-            };
-            start_each(&manifests, writing, &mut start, results, errors)
-        })
-    }
-
-    /// A manifest with the annotation that `apply` adds.
-    fn applied(manifest: &Value) -> Value {
-        let mut placed = manifest.clone();
-        manifests::place(&mut placed, Some("default"));
-        last_applied::record(placed).unwrap()
-    }
-
-    fn printed(
-        dry_run: DryRun,
-        write: impl FnOnce(&mut Results<'_>, &mut Vec<anyhow::Error>) -> anyhow::Result<()>,
-    ) -> (String, Vec<String>) {
-        let output = OutputArgs { dry_run, output: None };
-        let (mut told, mut errors) = (String::new(), Vec::new());
-        let mut tell = |text: &str| {
-            told.push_str(text);
-            Ok(())
-        };
-        write(&mut Results::new(&output, &mut tell), &mut errors).unwrap();
-        (told, errors.iter().map(|error| format!("{error:#}")).collect())
-    }
-
-    /// The output about the objects in a file.
-    fn written(pods: &TestPods, text: &str, writing: Writing) -> (String, Vec<String>) {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("x.yaml"), text).unwrap();
-        let files = FilenameArgs::of(&[directory.path().join("x.yaml")]);
-        let loaded = manifests::load(&files, &NamespaceArg { namespace: None }).unwrap();
-        let objects = Objects::open(&pods.paths).unwrap();
-        let (told, errors) = printed(DryRun::None, |results, errors| {
-            write_each(&objects, &loaded.configurations, writing, results, errors)
-        });
-        let errors = errors
-            .iter()
-            .map(|error| error.replace(&directory.path().display().to_string(), ""));
-        (told, errors.collect())
-    }
-
-    #[test]
-    fn the_outcome_for_each_pod_is_reported() {
-        let pods = TestPods::new();
-        pods.add_pod(&applied(&manifest("web", "nginx:1", "a")));
-        let wanted = [manifest("web", "nginx:1", "a"), manifest("db", "db:1", "a")];
-        let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
-        assert_eq!(told, "pod/web unchanged\npod/db created\n");
-        assert!(errors.is_empty(), "{errors:?}");
-        let (told, _) = tried(&pods, &wanted, DryRun::Client, Writing::Apply);
-        assert_eq!(told, "pod/web unchanged (dry run)\npod/db created (dry run)\n");
-    }
-
-    #[test]
-    fn a_refused_pod_does_not_affect_the_others() {
-        let pods = TestPods::new();
-        pods.add_pod(&manifest("web", "nginx:1", "a"));
-        pods.add_pod(&manifest("db", "db:1", "a"));
-        let wanted = [
-            manifest("web", "nginx:1", "b"),
-            manifest("db", "db:2", "a"),
-            manifest("new", "new:1", "a"),
-        ];
-        let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
-        assert_eq!(told, "pod/db configured\npod/new created\n");
-        assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
-        assert_eq!(errors.len(), 1, "{errors:?}");
-    }
-
-    #[test]
-    fn create_refuses_a_pod_that_exists() {
-        let pods = TestPods::new();
-        pods.add_pod(&manifest("web", "nginx:1", "a"));
-        let wanted = [manifest("web", "nginx:1", "a")];
-        let (_, errors) = tried(&pods, &wanted, DryRun::None, CREATE);
-        assert_eq!(
-            errors,
-            ["Error (AlreadyExists): error when creating \"x.yaml\": pods \"web\" already exists"]
-        );
-    }
-
-    const OBJECTS: &str =
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, namespace: shop}, data: {a: b}, immutable: true}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {a: b}}}
----
-{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {a: b}}
-";
-
-    #[test]
-    fn objects_are_applied_with_namespaces_first() {
-        let pods = TestPods::new();
-        let created = "namespace/shop created\nconfigmap/c created\nsecret/s created\n";
-        assert_eq!(
-            written(&pods, OBJECTS, Writing::Apply),
-            (created.to_owned(), Vec::new())
-        );
-        // As in kubectl, `stringData` is always a change.
-        let unchanged = "namespace/shop unchanged\nconfigmap/c unchanged\nsecret/s configured\n";
-        assert_eq!(
-            written(&pods, OBJECTS, Writing::Apply),
-            (unchanged.to_owned(), Vec::new())
-        );
-        let changed = OBJECTS.replace("data: {a: b}, immutable", "data: {a: c}, immutable");
-        let (told, errors) = written(&pods, &changed, Writing::Apply);
-        assert_eq!(told, "namespace/shop unchanged\nsecret/s configured\n");
-        assert_eq!(
-            errors,
-            ["The ConfigMap \"c\" is invalid: data: Forbidden: field is immutable when `immutable` is set"]
-        );
-    }
-
-    #[test]
-    fn create_refuses_objects_that_exist() {
-        let pods = TestPods::new();
-        let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}";
-        assert_eq!(written(&pods, text, CREATE).0, "configmap/c created\n");
-        let (told, errors) = written(&pods, text, CREATE);
-        assert_eq!(told, "");
-        assert_eq!(
-            errors,
-            ["Error (AlreadyExists): error when creating \"/x.yaml\": configmaps \"c\" already exists"]
-        );
-    }
-}
+mod tests;

@@ -21,12 +21,13 @@ use crate::state::{Paths, PodRecords};
 /// Set by the shell's script when it calls this program for completions.
 pub(super) const VARIABLE: &str = "MICROKUBE_COMPLETE";
 /// Flags before a type or a name whose values are separate words.
-const FLAGS_WITH_VALUES: [&str; 13] = [
+const FLAGS_WITH_VALUES: [&str; 16] = [
     "-f",
     "--filename",
     "-l",
     "--selector",
     "--field-selector",
+    "--field-manager",
     "-L",
     "--label-columns",
     "-o",
@@ -34,6 +35,8 @@ const FLAGS_WITH_VALUES: [&str; 13] = [
     "-p",
     "--patch",
     "--sort-by",
+    "--subresource",
+    "--chunk-size",
     "--type",
 ];
 

@@ -11,9 +11,11 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
 use super::manifests::{self, FilenameArgs};
 use super::namespace::NamespaceArg;
 use super::objects::dry_run::DryRun;
+use super::pods::arguments::SelectorArg;
 use super::pods_host::{self, Place, Purpose};
 use super::save_config::configuration;
 use super::targets::{ChangeError, NodeObjects, Target};
@@ -47,6 +49,10 @@ pub struct DiffArgs {
     files: FilenameArgs,
     #[command(flatten)]
     namespace: NamespaceArg,
+    #[command(flatten)]
+    selector: SelectorArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
 }
 
 pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
@@ -54,7 +60,10 @@ pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
         exit_code: EXIT_FAILED,
         error,
     };
-    let loaded = manifests::load(&args.files, &args.namespace)?;
+    let mut loaded = manifests::load(&args.files, &args.namespace)?;
+    if let Some(selector) = &args.selector.selector {
+        loaded.select(selector)?;
+    }
     let place = pods_host::go_to_pods(Purpose::Objects, loaded.consumed_stdin.as_deref());
     let paths = match place.map_err(|failure| failed(failure.error))? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),

@@ -11,18 +11,21 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use microkube_manifest::Input;
-use microkube_manifest::kinds::read_documents;
+use microkube_manifest::kinds::{Kind, read_documents_with};
 use microkube_patch::kinds::schema_of;
-use microkube_patch::{check_identity, merge_patch, strategic};
+use microkube_patch::{check_identity, last_applied, merge_patch, strategic};
 use serde_json::{Value, json};
 
 use self::editor::{Edited, Editor};
 use super::failure::{Failure, complain};
+use super::field_manager::FieldManagerArg;
 use super::objects::dry_run::DryRun;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
+use super::save_config::annotation_patch;
 use super::targets::{ChangeError, NamedArgs, NodeObjects, Target};
+use super::validate::ValidateArg;
 use super::yaml;
 use crate::emulated_host;
 use crate::objects::{Part, Patch};
@@ -52,6 +55,63 @@ pub struct EditArgs {
     /// The format of the file
     #[arg(short, long, value_enum, default_value_t = FileFormat::Yaml, value_name = "FORMAT")]
     output: FileFormat,
+    #[command(flatten)]
+    saving: SavingArgs,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
+}
+
+/// How edited objects are saved.
+#[derive(Debug, Default, Clone, Copy, clap::Args)]
+struct SavingArgs {
+    #[command(flatten)]
+    validate: ValidateArg,
+    /// Keep the edited object in its annotation as the last applied configuration
+    #[arg(long)]
+    save_config: bool,
+    /// Print the patch of each edited object
+    #[arg(long)]
+    output_patch: bool,
+}
+
+/// What is edited.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Objects(SavingArgs),
+    /// The last applied configurations of objects.
+    LastApplied(ValidateArg),
+}
+
+impl What {
+    fn validate(self) -> ValidateArg {
+        match self {
+            Self::Objects(saving) => saving.validate,
+            Self::LastApplied(validate) => validate,
+        }
+    }
+
+    /// The patch that saves an edited text.
+    fn patch(self, kind: &Kind, original: &Value, edited: Value) -> anyhow::Result<Patch> {
+        let saving = match self {
+            Self::Objects(saving) => saving,
+            Self::LastApplied(_) => return Ok(annotation_patch(edited)?),
+        };
+        let edited = match saving.save_config {
+            true => last_applied::record(edited)?,
+            false => edited,
+        };
+        let patch = match schema_of(&kind.api_version(), kind.kind) {
+            Some(schema) => Patch::Strategic(strategic::diff(original, &edited, schema)?),
+            None => Patch::Merge(merge_patch::diff(original, &edited)?),
+        };
+        if let Patch::Strategic(patch) | Patch::Merge(patch) = &patch {
+            check_identity(patch)?;
+            if saving.output_patch {
+                emit(&format!("Patch: {patch}\n"))?;
+            }
+        }
+        Ok(patch)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,25 +120,56 @@ enum FileFormat {
     Yaml,
 }
 
+/// Edit the last applied configurations of objects in an editor
+///
+/// Changes nothing else in the objects.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  microkube apply edit-last-applied configmap app\n  microkube apply edit-last-applied -f config.yaml -o json"
+)]
+pub struct EditLastAppliedArgs {
+    #[command(flatten)]
+    objects: NamedArgs,
+    /// The format of the file
+    #[arg(short, long, value_enum, default_value_t = FileFormat::Yaml, value_name = "FORMAT")]
+    output: FileFormat,
+    #[command(flatten)]
+    validate: ValidateArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
+}
+
 pub(super) fn run(args: EditArgs) -> Result<ExitCode, Failure> {
-    let requested = args.objects.requested()?;
+    run_with(&args.objects, args.output, What::Objects(args.saving))
+}
+
+pub(super) fn run_last_applied(args: EditLastAppliedArgs) -> Result<ExitCode, Failure> {
+    run_with(&args.objects, args.output, What::LastApplied(args.validate))
+}
+
+fn run_with(objects: &NamedArgs, format: FileFormat, what: What) -> Result<ExitCode, Failure> {
+    let requested = objects.requested()?;
     let paths = match pods_host::go_to_pods(Purpose::Objects, requested.consumed_stdin.as_deref())? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
     let node = NodeObjects::open(paths, DryRun::None)?;
-    let (originals, errors) = node.requested(&requested)?;
+    let (mut originals, errors) = node.requested(&requested)?;
     if let Some(error) = errors.into_iter().next() {
         return Err(error.into());
     }
-    let editor = Editor::from_env(args.output.extension());
+    if let What::LastApplied(_) = what {
+        originals = last_applied_of(originals)?;
+    }
+    let editor = Editor::from_env(format.extension());
     let output = OutputArgs::default();
     let mut tell = emit;
     let mut results = Results::new(&output, &mut tell);
     let ended = edit(
         &node,
         &originals,
-        args.output,
+        format,
+        what,
         &mut |text| editor.edit(text),
         &mut results,
     )?;
@@ -152,6 +243,23 @@ impl FileFormat {
     }
 }
 
+/// The last applied configurations of the objects that have one.
+fn last_applied_of(objects: Vec<(Target, Value)>) -> anyhow::Result<Vec<(Target, Value)>> {
+    let mut configurations = Vec::new();
+    for (target, object) in objects {
+        if let Some(configuration) = last_applied::read(&object)? {
+            configurations.push((target, configuration));
+        }
+    }
+    if configurations.is_empty() {
+        bail!(
+            "no last-applied-configuration annotation found on resources, to create the annotation, use command `microkube apply \
+             set-last-applied --create-annotation`"
+        );
+    }
+    Ok(configurations)
+}
+
 /// Moves a file to a directory, where only this user can read it.
 fn moved(path: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
     let text = std::fs::read(path).context("cannot read the edited file")?;
@@ -193,6 +301,7 @@ fn edit(
     node: &NodeObjects,
     originals: &[(Target, Value)],
     format: FileFormat,
+    what: What,
     launch: &mut dyn FnMut(&str) -> anyhow::Result<Edited>,
     results: &mut Results<'_>,
 ) -> anyhow::Result<Ended> {
@@ -215,7 +324,7 @@ fn edit(
         if bare.trim().is_empty() {
             return Ok(Ended::Cancelled("Edit cancelled, saved file was empty."));
         }
-        let reasons = match save(node, originals, &edited, results) {
+        let reasons = match save(node, originals, &edited, what, results) {
             Ok(reasons) if reasons.is_empty() => return Ok(Ended::Saved),
             Ok(reasons) => reasons,
             Err(error) => {
@@ -242,13 +351,14 @@ fn save(
     node: &NodeObjects,
     originals: &[(Target, Value)],
     edited: &str,
+    what: What,
     results: &mut Results<'_>,
 ) -> anyhow::Result<Vec<Reason>> {
     let input = Input {
         source: "line",
         text: edited.as_bytes(),
     };
-    let documents = match read_documents(&[input]) {
+    let documents = match read_documents_with(&[input], what.validate().unknown_fields()) {
         Ok(documents) => documents,
         Err(error) => {
             let reason = Reason {
@@ -260,6 +370,7 @@ fn save(
     };
     let mut reasons = Vec::new();
     for document in documents {
+        what.validate().warn(document.dropped_fields());
         let edited = document.written();
         let target = Target::of(document.kind(), &edited)?;
         let Some((target, original)) = originals.iter().find(|(known, _)| known.is(&target)) else {
@@ -269,13 +380,7 @@ fn save(
             results.add(target.kind, edited, "skipped")?;
             continue;
         }
-        let patch = match schema_of(&target.kind.api_version(), target.kind.kind) {
-            Some(schema) => Patch::Strategic(strategic::diff(original, &edited, schema)?),
-            None => Patch::Merge(merge_patch::diff(original, &edited)?),
-        };
-        if let Patch::Strategic(patch) | Patch::Merge(patch) = &patch {
-            check_identity(patch)?;
-        }
+        let patch = what.patch(target.kind, original, edited)?;
         let changed = node.try_change(target, Part::Main, &mut |current| {
             Ok(Some(patch.apply(target.kind, current)?))
         });

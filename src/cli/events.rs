@@ -13,7 +13,7 @@ use microkube_manifest::kinds::Kind;
 use super::failure::{Failure, complain};
 use super::objects::arguments::kind_and_name;
 use super::pods::arguments::{Scope, ScopeArgs};
-use super::pods::format::{Format, Objects};
+use super::pods::format::{FORMATS, Format, Objects};
 use super::pods::snapshot::is_in_scope;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
@@ -42,7 +42,8 @@ pub struct EventsArgs {
     /// After listing the events, watch for more
     #[arg(short, long)]
     watch: bool,
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     output: Option<Format>,
     /// Don't print column headers
@@ -90,9 +91,7 @@ fn is_warning(kind: &str) -> anyhow::Result<bool> {
 
 pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
     if args.output == Some(Format::Wide) {
-        let error = anyhow::anyhow!(
-            "wide is not supported for events; use json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…"
-        );
+        let error = anyhow::anyhow!("wide is not supported for events; use {FORMATS}");
         return Err(Failure::usage(error));
     }
     let scope = args.pods();

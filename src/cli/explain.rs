@@ -192,11 +192,7 @@ fn one(kind: &Kind, path: &str, recursive: bool) -> anyhow::Result<String> {
             .near()
             .map(|near| format!("; did you mean {near:?}?"))
             .unwrap_or_default();
-        anyhow!(
-            "a {} has no field {path:?}: {:?} does not exist{near}",
-            kind.kind,
-            unknown.name
-        )
+        anyhow!("field {:?} does not exist{near}", unknown.name)
     })?;
     let required = if field.required { " -required-" } else { "" };
     let name = field.path.rsplit('.').next().unwrap_or_default();
@@ -291,7 +287,7 @@ mod tests {
         );
         assert_eq!(
             super::one(kind("cm"), "dat", false).unwrap_err().to_string(),
-            "a ConfigMap has no field \"dat\": \"dat\" does not exist; did you mean \"data\"?"
+            "field \"dat\" does not exist; did you mean \"data\"?"
         );
     }
 
@@ -360,7 +356,7 @@ mod tests {
         );
         assert_eq!(
             one("spec.containers.imagePullPolice").unwrap_err().to_string(),
-            "a Pod has no field \"spec.containers.imagePullPolice\": \"imagePullPolice\" does not exist; did you mean \"imagePullPolicy\"?"
+            "field \"imagePullPolice\" does not exist; did you mean \"imagePullPolicy\"?"
         );
         assert!(one("").is_err() && one("spec..image").is_err());
     }

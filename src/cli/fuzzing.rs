@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::jsonpath::Template;
 use super::objects::field_selector::FieldSelector;
-use super::pods::format::{Format, Objects};
+use super::pods::format::{Format, Objects, columns_of_file};
 use super::selector::Selector;
 
 /// Parses the bytes as a label selector, a field selector, a JSONPath template and custom columns, and applies them.
@@ -22,14 +22,19 @@ pub fn command_line(bytes: &[u8]) {
     if let Ok(selector) = text.parse::<FieldSelector>() {
         let _ = selector.matches(&object);
     }
-    if let Ok(format) = format!("custom-columns={text}").parse::<Format>() {
-        let _ = format.print(&Objects::List(vec![object.clone()]), true);
+    let columns = [
+        format!("custom-columns={text}").parse::<Format>(),
+        columns_of_file(&text),
+    ];
+    for columns in columns.into_iter().flatten() {
+        let _ = columns.print(&Objects::List(vec![object.clone()]), true);
     }
     for template in [Template::parse(&text), Template::parse_relaxed(&text)]
         .into_iter()
         .flatten()
     {
         let _ = template.render(&object);
+        let _ = template.render_as_json(&object);
         let _ = template.find(&object);
     }
 }

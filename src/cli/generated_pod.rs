@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::manifests::Loaded;
 use super::namespace::NamespaceArg;
 use super::stream::running::running_timeout;
+use super::validate::ValidateArg;
 
 /// Name of the generated manifest in messages.
 const SOURCE: &str = "command line";
@@ -90,6 +91,7 @@ impl ImageArgs {
         Ok(Loaded {
             manifests: microkube_manifest::load(&[input]).map_err(Failure::usage)?,
             configurations: Vec::new(),
+            validate: ValidateArg::default(),
             consumed_stdin: None,
         })
     }

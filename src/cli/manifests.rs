@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use microkube_manifest::kinds::{Document, Kind};
-use microkube_manifest::{Input, MAX_TEXT_BYTES, Manifests};
+use microkube_manifest::{Input, MAX_TEXT_BYTES, Manifests, MissingPullSecret};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::namespace::NamespaceArg;
+use super::selector::Selector;
+use super::validate::ValidateArg;
 
 /// Maximum total size of all manifests of a command line, in bytes.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
@@ -20,8 +22,8 @@ const MAX_FILES: usize = 10_000;
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 /// Namespace of Pods that specify none.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Name of standard input in messages.
-const STDIN: &str = "standard input";
+/// Name of standard input in messages, as in kubectl.
+const STDIN: &str = "STDIN";
 
 /// Manifests by their paths.
 #[derive(Debug, Clone, clap::Args)]
@@ -76,11 +78,49 @@ pub(super) struct Loaded {
     pub(super) manifests: Manifests,
     /// The objects other than Pods.
     pub(super) configurations: Vec<Configuration>,
+    /// What happened to unknown fields.
+    pub(super) validate: ValidateArg,
     /// The content of standard input, if it was read.
     pub(super) consumed_stdin: Option<Vec<u8>>,
 }
 
 impl Loaded {
+    /// Leaves out the objects whose labels do not match.
+    ///
+    /// # Errors
+    /// If there are no others.
+    pub(super) fn select(&mut self, selector: &Selector) -> Result<(), Failure> {
+        self.configurations.retain(|configuration| {
+            let metadata = configuration.document.object().metadata();
+            selector.matches(metadata.labels.as_ref())
+        });
+        let manifests = &mut self.manifests;
+        let pods = std::mem::take(&mut manifests.pods);
+        let written = std::mem::take(&mut manifests.written);
+        let missing = std::mem::take(&mut manifests.missing_pull_secrets);
+        for (index, (pod, written)) in pods.into_iter().zip(written).enumerate() {
+            if !selector.matches(pod.metadata.labels.as_ref()) {
+                continue;
+            }
+            let of_pod = missing.iter().filter(|missing| missing.pod == index).cloned();
+            let pod_index = manifests.pods.len();
+            manifests
+                .missing_pull_secrets
+                .extend(of_pod.map(|missing| MissingPullSecret {
+                    pod: pod_index,
+                    ..missing
+                }));
+            manifests.pods.push(pod);
+            manifests.written.push(written);
+        }
+        if self.configurations.is_empty() && manifests.pods.is_empty() {
+            return Err(Failure::usage(anyhow!(
+                "no objects passed: the selector matches no object in the manifests"
+            )));
+        }
+        Ok(())
+    }
+
     /// Fails if there is no Pod.
     pub(super) fn with_pods(self) -> Result<Self, Failure> {
         if self.manifests.pods.is_empty() {
@@ -94,9 +134,20 @@ impl Loaded {
 
 /// Reads and checks everything in these paths. All objects are placed in the namespace given on the command line.
 pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
+    load_validated(files, namespace, ValidateArg::default())
+}
+
+/// Like [`load`], possibly without unknown fields. Verbs warn of these once they are on the host where Pods run, because
+/// they read the manifests again there.
+pub(super) fn load_validated(
+    files: &FilenameArgs,
+    namespace: &NamespaceArg,
+    validate: ValidateArg,
+) -> Result<Loaded, Failure> {
     let mut texts = read(files).map_err(Failure::usage)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
-    let (mut manifests, documents) = microkube_manifest::load_all(&inputs).map_err(Failure::usage)?;
+    let read = microkube_manifest::load_all_with(&inputs, validate.unknown_fields());
+    let (mut manifests, documents) = read.map_err(Failure::usage)?;
     let given = namespace.namespace.as_deref();
     if let Some(namespace) = given {
         move_into(&mut manifests, namespace).map_err(Failure::usage)?;
@@ -107,6 +158,7 @@ pub(super) fn load(files: &FilenameArgs, namespace: &NamespaceArg) -> Result<Loa
     Ok(Loaded {
         manifests,
         configurations,
+        validate,
         consumed_stdin: stdin.map(|index| texts.swap_remove(index).1),
     })
 }
@@ -416,6 +468,44 @@ mod tests {
             error.contains("\"default\" does not match the namespace \"shop\""),
             "{error}"
         );
+    }
+
+    #[test]
+    fn objects_are_selected_by_their_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("objects.yaml");
+        let config_map = |name: &str, app: &str| {
+            let metadata = json!({ "name": name, "labels": { "app": app } });
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata }).to_string()
+        };
+        let pod = |name: &str, app: &str| {
+            let spec = json!({ "containers": [{ "name": "a", "image": "b" }], "imagePullSecrets": [{ "name": name }] });
+            let metadata = json!({ "name": name, "labels": { "app": app } });
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }).to_string()
+        };
+        let texts = [pod("a", "x"), config_map("b", "x"), config_map("c", "y"), pod("d", "y")];
+        std::fs::write(&path, texts.join("\n---\n")).unwrap();
+        let files = FilenameArgs::of(&[path]);
+        let load = || load(&files, &NamespaceArg { namespace: None }).unwrap();
+        let mut loaded = load();
+        loaded.select(&"app=y".parse().unwrap()).unwrap();
+        let manifests = &loaded.manifests;
+        assert_eq!(manifests.pods[0].metadata.name.as_deref(), Some("d"));
+        assert_eq!(manifests.written[0].value["metadata"]["name"], "d");
+        assert_eq!((manifests.pods.len(), manifests.written.len()), (1, 1));
+        let missing: Vec<_> = manifests
+            .missing_pull_secrets
+            .iter()
+            .map(|one| (one.pod, &*one.name))
+            .collect();
+        assert_eq!(missing, [(0, "d")]);
+        let names: Vec<_> = loaded
+            .configurations
+            .iter()
+            .map(|one| one.value()["metadata"]["name"].clone())
+            .collect();
+        assert_eq!(names, ["c"]);
+        assert!(load().select(&"app=z".parse().unwrap()).is_err());
     }
 
     #[test]

@@ -6,18 +6,21 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
+use microkube_manifest::kinds::Kind;
 use microkube_manifest::names;
 use serde_json::{Map, Value, json};
 
 use super::completion;
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
+use super::local;
 use super::manifests::FilenameArgs;
-use super::objects::arguments::{ObjectArgs, Requested};
+use super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested};
 use super::objects::dry_run::DryRun;
 use super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::print::emit;
-use super::results::OutputArgs;
-use super::targets::{self, NodeObjects, Target};
+use super::results::{OutputArgs, Results};
+use super::targets::{self, Changed};
 use crate::objects::{Part, Patch};
 use crate::stderr::say;
 
@@ -40,12 +43,17 @@ pub(super) struct PairArgs {
     scope: ScopeArgs,
     #[command(flatten)]
     selector: SelectorArg,
+    #[command(flatten)]
+    field_selector: FieldSelectorArg,
     /// Change all objects of the types in the namespace
     #[arg(long)]
     all: bool,
     /// Replace values of existing keys
     #[arg(long)]
     overwrite: bool,
+    /// Change and print the objects of the files (-f), not those of the node
+    #[arg(long)]
+    local: bool,
     /// Print the pairs of each object
     #[arg(long)]
     list: bool,
@@ -53,8 +61,13 @@ pub(super) struct PairArgs {
     #[arg(long, value_name = "VERSION")]
     resource_version: Option<String>,
     #[command(flatten)]
+    _field_manager: FieldManagerArg,
+    #[command(flatten)]
     output: OutputArgs,
 }
+
+/// Applies a patch to an object.
+type Apply<'a> = &'a mut dyn FnMut(&Patch) -> anyhow::Result<Changed>;
 
 /// Changes on a command line.
 #[derive(Debug, Default, PartialEq)]
@@ -82,16 +95,24 @@ impl Pairs {
         let (resources, words) = self.split(&args.words).map_err(Failure::usage)?;
         let changes = self.changes(words).map_err(Failure::usage)?;
         self.check(args, resources, &changes).map_err(Failure::usage)?;
+        if args.local {
+            return local::for_each(&args.files, &args.output, &mut |kind, old, results| {
+                let mut apply = |patch: &Patch| local::patched(kind, old, patch);
+                let changed = self.changed(old, &changes, args, &mut apply)?;
+                self.tell(kind, changed, args.list.then_some(""), results)
+            });
+        }
         let objects = ObjectArgs {
             resources: resources.to_vec(),
             files: args.files.clone(),
         };
-        let requested = Requested::new(&objects, &args.scope, &args.selector, None)?;
+        let field_selector = args.field_selector.field_selector.as_ref();
+        let requested = Requested::new(&objects, &args.scope, &args.selector, field_selector)?;
         if args.all && requested.has_names() {
             let problem = "name cannot be provided when --all is specified";
             return Err(Failure::usage(anyhow!(problem)));
         }
-        if !args.all && args.selector.selector.is_none() {
+        if !args.all && args.selector.selector.is_none() && field_selector.is_none() {
             targets::check_names(&requested)?;
         }
         let is_alone = requested.is_single() && !requested.is_from_files;
@@ -100,24 +121,49 @@ impl Pairs {
             return Err(Failure::usage(anyhow!(problem)));
         }
         targets::for_each(&requested, &args.output, &mut |node, target, old, results| {
-            let (object, done) = if changes == Changes::default() {
-                (old, None)
-            } else {
-                let (object, done) = self.write(node, target, &old, &changes, args)?;
-                (object, Some(done))
+            let mut apply = |patch: &Patch| {
+                node.change(target, Part::Main, &mut |current| {
+                    Ok(Some(patch.apply(target.kind, current)?))
+                })
             };
-            match (args.list, done) {
-                (true, _) => {
-                    if !is_alone {
-                        let (kind, group) = (target.kind.kind, target.kind.group);
-                        say!("Listing {} for {kind}.{group}/{}:", self.field(), target.key.name);
-                    }
-                    emit(&self.list(&object, if is_alone { "" } else { " " }))
-                }
-                (false, Some(done)) => results.add(target.kind, object, done),
-                (false, None) => Ok(()),
+            let changed = self.changed(&old, &changes, args, &mut apply)?;
+            if args.list && !is_alone {
+                let (kind, group) = (target.kind.kind, target.kind.group);
+                say!("Listing {} for {kind}.{group}/{}:", self.field(), target.key.name);
             }
+            let indent = if is_alone { "" } else { " " };
+            self.tell(target.kind, changed, args.list.then_some(indent), results)
         })
+    }
+
+    /// The object after the changes, and the word for what was done, if there are changes.
+    fn changed(
+        self,
+        old: &Value,
+        changes: &Changes,
+        args: &PairArgs,
+        apply: Apply<'_>,
+    ) -> anyhow::Result<(Value, Option<&'static str>)> {
+        if *changes == Changes::default() {
+            return Ok((old.clone(), None));
+        }
+        let (object, done) = self.write(old, changes, args, apply)?;
+        Ok((object, Some(done)))
+    }
+
+    /// Prints what was done, or the pairs with this indentation.
+    fn tell(
+        self,
+        kind: &Kind,
+        (object, done): (Value, Option<&'static str>),
+        list: Option<&str>,
+        results: &mut Results<'_>,
+    ) -> anyhow::Result<()> {
+        match (list, done) {
+            (Some(indent), _) => emit(&self.list(&object, indent)),
+            (None, Some(done)) => results.add(kind, object, done),
+            (None, None) => Ok(()),
+        }
     }
 
     /// The words that name objects, and those that are changes (`GetResourcesAndPairs`).
@@ -163,6 +209,16 @@ impl Pairs {
     }
 
     fn check(self, args: &PairArgs, resources: &[String], changes: &Changes) -> anyhow::Result<()> {
+        if args.local && (!resources.is_empty() || args.files.filename.is_empty()) {
+            let file = match self {
+                Self::Labels => "pod",
+                Self::Annotations => "rsrc",
+            };
+            bail!("can only use local files by -f {file}.yaml or --filename={file}.json when --local=true is set");
+        }
+        if args.all && args.field_selector.field_selector.is_some() {
+            bail!("cannot set --all and --field-selector at the same time");
+        }
         if args.all && args.selector.selector.is_some() {
             bail!("cannot set --all and --selector at the same time");
         }
@@ -178,17 +234,16 @@ impl Pairs {
     /// Changes an object. Returns the object, and the word for the change.
     fn write(
         self,
-        node: &NodeObjects,
-        target: &Target,
         old: &Value,
         changes: &Changes,
         args: &PairArgs,
+        apply: Apply<'_>,
     ) -> anyhow::Result<(Value, &'static str)> {
         let known = self.of(old);
         if !args.overwrite {
             self.refuse_overwrites(known, changes)?;
         }
-        if self == Self::Labels && args.output.dry_run != DryRun::Client && !args.list {
+        if self == Self::Labels && args.output.dry_run != DryRun::Client && !args.local && !args.list {
             let is_missing = |key: &&String| known.is_none_or(|map| !map.contains_key(*key));
             for key in changes.remove.iter().filter(is_missing) {
                 emit(&format!("label {key:?} not found.\n"))?;
@@ -202,9 +257,7 @@ impl Pairs {
             metadata["resourceVersion"] = json!(version);
         }
         let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let changed = node.change(target, Part::Main, &mut |current| {
-            Ok(Some(patch.apply(target.kind, current)?))
-        })?;
+        let changed = apply(&patch)?;
         let done = match self {
             Self::Annotations => "annotated",
             Self::Labels if !changed.is_changed => "not labeled",
@@ -324,6 +377,47 @@ mod tests {
         assert!(
             error.starts_with("invalid label value: \"a=b/c\": a valid label must be"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn objects_of_files_are_changed_without_the_node() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: PairArgs,
+        }
+        let kind = microkube_manifest::kinds::named("cm").unwrap();
+        let object = json!({ "metadata": { "name": "web", "labels": { "a": "1" } } });
+        let labelled = |text: &str| -> Result<(Value, Option<&'static str>), String> {
+            let words = std::iter::once("label".to_owned()).chain(words(text));
+            let args = <Cli as clap::Parser>::try_parse_from(words).unwrap().args;
+            let pairs = Pairs::Labels;
+            let (resources, words) = pairs.split(&args.words).unwrap();
+            let changes = pairs.changes(words).unwrap();
+            pairs
+                .check(&args, resources, &changes)
+                .map_err(|error| error.to_string())?;
+            let mut apply = |patch: &Patch| local::patched(kind, &object, patch);
+            let changed = pairs.changed(&object, &changes, &args, &mut apply);
+            let changed = changed.map_err(|error| error.to_string())?;
+            Ok((changed.0["metadata"]["labels"].clone(), changed.1))
+        };
+        let labels = json!({ "a": "1", "b": "2" });
+        assert_eq!(labelled("--local -f x.yaml b=2"), Ok((labels, Some("labeled"))));
+        let same = json!({ "a": "1" });
+        assert_eq!(
+            labelled("--local -f x.yaml a=1"),
+            Ok((same.clone(), Some("not labeled")))
+        );
+        assert_eq!(labelled("--local -f x.yaml --list"), Ok((same, None)));
+        let message = "can only use local files by -f pod.yaml or --filename=pod.json when --local=true is set";
+        for text in ["--local a=b", "--local -f x.yaml cm web a=b"] {
+            assert_eq!(labelled(text), Err(message.to_owned()), "{text}");
+        }
+        assert_eq!(
+            labelled("cm --all --field-selector=metadata.name=a a=b"),
+            Err("cannot set --all and --field-selector at the same time".to_owned())
         );
     }
 

@@ -5,12 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use microkube_manifest::MAX_TEXT_BYTES;
+use microkube_manifest::kinds::Kind;
+use microkube_manifest::{MAX_TEXT_BYTES, Problem};
+use microkube_patch::PatchError;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::field_manager::FieldManagerArg;
+use super::local;
+use super::objects::arguments::Subresource;
 use super::results::OutputArgs;
 use super::targets::{self, NamedArgs};
+use super::validate::warn;
 use crate::objects::{Part, Patch};
 
 /// Update fields of objects with a patch
@@ -37,6 +43,11 @@ pub struct PatchArgs {
     /// Change only this subresource
     #[arg(long, value_enum, value_name = "SUBRESOURCE")]
     subresource: Option<Subresource>,
+    /// Patch and print the objects of the files (-f), not those of the node
+    #[arg(long)]
+    local: bool,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -48,29 +59,42 @@ enum PatchType {
     Strategic,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Subresource {
-    Status,
-}
-
 pub(super) fn run(args: PatchArgs) -> Result<ExitCode, Failure> {
     let patch = args.patch().map_err(Failure::usage)?;
+    if args.local {
+        let files = args.objects.local_files()?;
+        return local::for_each(files, &args.output, &mut |kind, object, results| {
+            let changed = local::patched(kind, object, &patch)?;
+            results.add(kind, changed.object, done(changed.is_changed))
+        });
+    }
     let requested = args.objects.requested()?;
     let part = match args.subresource {
         None => Part::Main,
         Some(Subresource::Status) => Part::Status,
     };
     targets::for_each(&requested, &args.output, &mut |node, target, _, results| {
+        let mut dropped = Vec::new();
         let changed = node.change(target, part, &mut |current| {
-            Ok(Some(patch.apply(target.kind, current)?))
-        })?;
-        let done = if changed.is_changed {
-            "patched"
-        } else {
-            "patched (no change)"
-        };
-        results.add(target.kind, changed.object, done)
+            let (patched, unknown) = patched(&patch, target.kind, current)?;
+            dropped = unknown;
+            Ok(Some(patched))
+        });
+        warn(&dropped);
+        let changed = changed?;
+        results.add(target.kind, changed.object, done(changed.is_changed))
     })
+}
+
+fn done(is_changed: bool) -> &'static str {
+    if is_changed { "patched" } else { "patched (no change)" }
+}
+
+/// The patched object without unknown fields, and these: kubectl does not ask for strict validation of patches.
+fn patched(patch: &Patch, kind: &Kind, current: &Value) -> Result<(Value, Vec<Problem>), PatchError> {
+    let mut object = patch.apply(kind, current)?;
+    let unknown = kind.drop_unknown_fields(&mut object);
+    Ok((object, unknown))
 }
 
 impl PatchArgs {
@@ -141,6 +165,25 @@ mod tests {
         );
         assert_eq!(patch(&["-p", "data: {a: b}", "--type=merge"]), Ok(Patch::Merge(value)));
         assert_eq!(patch(&["-p", "[]", "--type", "json"]), Ok(Patch::Json(json!([]))));
+    }
+
+    #[test]
+    fn unknown_fields_are_dropped() {
+        let kind = microkube_manifest::kinds::named("cm").unwrap();
+        let current = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" } });
+        let foo = json!({ "foo": { "a": "b" }, "metadata": { "labels": { "a": "b" } } });
+        let add = json!([{ "op": "add", "path": "/foo", "value": 1 }]);
+        for (patch, labels) in [
+            (Patch::Strategic(foo.clone()), json!({ "a": "b" })),
+            (Patch::Merge(foo), json!({ "a": "b" })),
+            (Patch::Json(add), Value::Null),
+        ] {
+            let (object, unknown) = patched(&patch, kind, &current).unwrap();
+            assert_eq!(object.get("foo"), None, "{patch:?}");
+            assert_eq!(object["metadata"]["labels"], labels, "{patch:?}");
+            let messages: Vec<_> = unknown.iter().map(|problem| problem.message.as_str()).collect();
+            assert_eq!(messages, ["unknown field \"foo\""], "{patch:?}");
+        }
     }
 
     #[test]

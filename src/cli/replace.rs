@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::kinds::Object as Typed;
-use microkube_store::{Deletion, Written};
+use microkube_store::Written;
 use serde_json::Value;
 
-use super::apply::FileArgs;
+use super::apply::{FileArgs, as_kubectl_pod_error};
+use super::delete::ReplacedArgs;
 use super::failure::{Failure, complain};
 use super::manifests::{self, Configuration};
 use super::object_failure::as_kubectl_error;
@@ -18,11 +19,9 @@ use super::print::{emit, is_output_closed};
 use super::results::Results;
 use super::save_config::SaveConfigArg;
 use super::targets::{NodeObjects, Target};
-use crate::objects::{Objects, Part};
-use crate::pod::operations::apply::{ApplyError, create};
-use crate::pod::operations::delete::delete_one;
+use crate::objects::Part;
+use crate::pod::operations::apply::create;
 use crate::pod::operations::update::Mode;
-use crate::state::PodRecords;
 
 /// Replace objects with complete new ones from files or stdin
 ///
@@ -40,6 +39,8 @@ pub struct ReplaceArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    replaced: ReplacedArgs,
+    #[command(flatten)]
     save_config: SaveConfigArg,
 }
 
@@ -48,7 +49,10 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     if args.force && output.dry_run != DryRun::None {
         return Err(Failure::usage(anyhow!("--dry-run can not be used when --force is set")));
     }
-    let loaded = manifests::load(&args.files.files, &args.files.namespace)?;
+    if !args.force {
+        args.replaced.check_without_force().map_err(Failure::usage)?;
+    }
+    let loaded = manifests::load_validated(&args.files.files, &args.files.namespace, args.files.validate)?;
     let purpose = match loaded.manifests.pods.is_empty() || !args.force {
         true => Purpose::Objects,
         false => Purpose::Start,
@@ -57,6 +61,7 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
+    loaded.validate.warn(&loaded.manifests.dropped_fields);
     let node = NodeObjects::open(paths, output.dry_run)?;
     let mut errors = Vec::new();
     let mut tell = emit;
@@ -75,7 +80,8 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
             .save_config
             .pod(pod, written)
             .map_err(|error| as_kubectl_error(error, None));
-        match pod.and_then(|pod| replace_pod(&node, &pod, args.force)) {
+        let doing = format!("error when replacing {:?}", written.source);
+        match pod.and_then(|pod| replace_pod(&node, &pod, &args, &doing)) {
             Ok(new) => results.add(kind, new, "replaced")?,
             Err(error) if is_output_closed(&error) => return Err(error.into()),
             Err(error) => errors.push(error),
@@ -99,7 +105,7 @@ fn replace(node: &NodeObjects, configuration: &Configuration, args: &ReplaceArgs
         );
     }
     let replaced = if args.force {
-        delete(&node.objects, &target)?;
+        args.replaced.delete(node.paths(), kind, &target.key, &emit)?;
         node.objects.create(kind, &value)
     } else {
         node.objects.replace(kind, &value).map(Written::into_object)
@@ -107,45 +113,18 @@ fn replace(node: &NodeObjects, configuration: &Configuration, args: &ReplaceArgs
     Ok(replaced.map_err(worded)?.into_value())
 }
 
-/// Deletes an object, if it exists.
-fn delete(objects: &Objects, target: &Target) -> anyhow::Result<()> {
-    let name = &target.key.name;
-    match objects.remove(target.kind, &target.key, &Deletion::default()) {
-        Ok(Written::Removed(_)) => {
-            let from = target.key.namespace.as_deref();
-            let from = from
-                .map(|namespace| format!(" from {namespace} namespace"))
-                .unwrap_or_default();
-            emit(&format!("{} {name:?} deleted{from}\n", target.kind.singular))
-        }
-        Ok(_) => bail!(
-            "{} {name:?} is being deleted and waits for its finalizers",
-            target.kind.singular
-        ),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(as_kubectl_error(error, None)),
-    }
-}
-
 /// The specification of a Pod cannot change, so a new Pod is needed.
-fn replace_pod(node: &NodeObjects, pod: &Pod, force: bool) -> anyhow::Result<Value> {
+fn replace_pod(node: &NodeObjects, pod: &Pod, args: &ReplaceArgs, doing: &str) -> anyhow::Result<Value> {
     let object = Typed::from(pod.clone());
     let target = Target::of(object.kind(), &object.to_value())?;
-    if !force {
+    if !args.force {
         let new = object.to_value();
-        let changed = node.change(&target, Part::Main, &mut |_| Ok(Some(new.clone())))?;
-        return Ok(changed.object);
+        let changed = node.try_change(&target, Part::Main, &mut |_| Ok(Some(new.clone())));
+        return Ok(changed.map_err(|error| error.while_doing(Some(doing)))?.object);
     }
-    let records = PodRecords::new(node.paths().clone());
-    let namespace = target.key.namespace.as_deref().unwrap_or_default();
+    args.replaced.delete(node.paths(), target.kind, &target.key, &emit)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if let Some(record) = records.find(namespace, &target.key.name)? {
-        runtime.block_on(delete_one(node.paths(), record, None))?;
-        emit(&format!(
-            "pod {:?} deleted from {namespace} namespace\n",
-            target.key.name
-        ))?;
-    }
     let created = runtime.block_on(create(node.paths(), pod, Mode::Write));
-    Ok(Typed::from(created.map_err(ApplyError::into_report)?).to_value())
+    let created = created.map_err(|error| as_kubectl_pod_error(target.kind, error, Some(doing)))?;
+    Ok(Typed::from(created).to_value())
 }

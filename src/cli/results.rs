@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::object_failure::shown_name;
 use super::objects::dry_run::DryRun;
-use super::pods::format::{Format, Objects};
+use super::pods::format::{FORMATS, Format, Objects};
 
 /// Whether to write, and what to print.
 #[derive(Debug, Default, clap::Args)]
@@ -14,16 +14,15 @@ pub(super) struct OutputArgs {
     /// `client` or `server`: check and print the objects without writing them
     #[arg(long, value_enum, default_value_t = DryRun::None, value_name = "WHERE")]
     pub(super) dry_run: DryRun,
-    /// Output format, with all defaults filled in: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format, with all defaults filled in: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
     pub(super) output: Option<Format>,
 }
 
 pub(super) fn object_format(text: &str) -> anyhow::Result<Format> {
     match text.parse()? {
-        Format::Wide => {
-            bail!("wide is not supported here; use json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…")
-        }
+        Format::Wide => bail!("wide is not supported here; use {FORMATS}"),
         format => Ok(format),
     }
 }

@@ -136,13 +136,15 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         mut manifests,
         configurations,
         consumed_stdin,
+        ..
     } = loaded;
     if let Some(exit_code) = pods_host::delegate_unless_kvm_works(consumed_stdin.as_deref())? {
         return Ok(exit_code);
     }
     pod::boot_timeout()?;
-    let objects = Objects::open(&Paths::from_env()).map_err(|error| as_kubectl_error(error, None))?;
-    apply::write_first(&objects, &configurations)?;
+    let paths = Paths::from_env();
+    let objects = Objects::open(&paths).map_err(|error| as_kubectl_error(error, None))?;
+    apply::write_first(&paths, &objects, &configurations)?;
     apply::prepare_for_pods(&objects, &mut manifests).map_err(|error| as_kubectl_error(error, None))?;
     let manifest_stage = Stage::since("manifest", start);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

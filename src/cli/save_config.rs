@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::WrittenPod;
 use microkube_patch::last_applied;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::manifests::place;
-use crate::objects::ObjectError;
+use crate::objects::{ObjectError, Patch};
 use crate::pod::operations::apply::{PodConfiguration, annotated};
 
 /// Whether new objects keep their configuration.
@@ -49,6 +49,17 @@ impl SaveConfigArg {
     }
 }
 
+/// The patch that makes a configuration the last applied one.
+///
+/// # Errors
+/// If the configuration is not an object.
+pub(super) fn annotation_patch(configuration: Value) -> Result<Patch, ObjectError> {
+    let recorded = last_applied::record(configuration)?;
+    let text = &recorded["metadata"]["annotations"][last_applied::ANNOTATION];
+    let annotations = json!({ last_applied::ANNOTATION: text });
+    Ok(Patch::Merge(json!({ "metadata": { "annotations": annotations } })))
+}
+
 /// The configuration of a Pod: the manifest with its namespace.
 pub(super) fn configuration(pod: &Pod, written: &WrittenPod) -> PodConfiguration {
     let mut value = written.value.clone();
@@ -61,8 +72,6 @@ pub(super) fn configuration(pod: &Pod, written: &WrittenPod) -> PodConfiguration
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::manifests::{FilenameArgs, load};
     use super::super::namespace::NamespaceArg;
     use super::*;
@@ -82,6 +91,16 @@ mod tests {
             let found = &object["metadata"]["annotations"][last_applied::ANNOTATION];
             assert_eq!(*found, annotation, "{save_config} {configuration}");
         }
+    }
+
+    #[test]
+    fn the_patch_of_the_annotation_contains_the_configuration() {
+        let plain = json!({ "metadata": { "name": "a" } });
+        let kept = json!({ last_applied::ANNOTATION: "{\"metadata\":{\"annotations\":{},\"name\":\"a\"}}\n" });
+        let expected = Patch::Merge(json!({ "metadata": { "annotations": kept } }));
+        // `Debug` shows no content.
+        assert!(annotation_patch(plain).unwrap() == expected);
+        assert!(annotation_patch(json!([])).is_err());
     }
 
     #[test]

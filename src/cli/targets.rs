@@ -9,6 +9,7 @@ use microkube_store::{Key, Written};
 use serde_json::Value;
 
 use super::failure::{Failure, complain};
+use super::manifests::FilenameArgs;
 use super::namespace::NamespaceArg;
 use super::object_failure::as_kubectl_error;
 use super::objects::arguments::{ObjectArgs, Requested, not_found};
@@ -212,6 +213,11 @@ impl NodeObjects {
 #[derive(Debug)]
 pub(super) enum ChangeError {
     Object(ObjectError),
+    /// An error of the API server about a Pod, with its reason: `Conflict`.
+    Pod {
+        reason: &'static str,
+        error: anyhow::Error,
+    },
     Other(anyhow::Error),
 }
 
@@ -231,8 +237,14 @@ impl ChangeError {
                 name,
                 problems,
             }),
-            UpdateError::NotFound { name } => Self::Other(not_found(kind, &name)),
-            UpdateError::Conflict { .. } => Self::Other(anyhow!("Error (Conflict): {error}")),
+            UpdateError::NotFound { name } => Self::Pod {
+                reason: "NotFound",
+                error: anyhow!("{} {name:?} not found", kind.qualified_plural()),
+            },
+            UpdateError::Conflict { .. } => Self::Pod {
+                reason: "Conflict",
+                error: error.into_report(),
+            },
             error => Self::Other(error.into_report()),
         }
     }
@@ -246,6 +258,10 @@ impl ChangeError {
     pub(super) fn while_doing(self, doing: Option<&str>) -> anyhow::Error {
         match self {
             Self::Object(error) => as_kubectl_error(error, doing),
+            Self::Pod { reason, error } => {
+                let doing = doing.map(|doing| format!("{doing}: ")).unwrap_or_default();
+                anyhow!("Error ({reason}): {doing}{error:#}")
+            }
             Self::Other(error) => error,
         }
     }
@@ -261,6 +277,22 @@ pub(super) struct NamedArgs {
 }
 
 impl NamedArgs {
+    /// The files with the objects, for `--local`.
+    ///
+    /// # Errors
+    /// If there are none, or objects of the node are named.
+    pub(super) fn local_files(&self) -> Result<&FilenameArgs, Failure> {
+        let problem = match (
+            self.objects.resources.is_empty(),
+            self.objects.files.filename.is_empty(),
+        ) {
+            (true, false) => return Ok(&self.objects.files),
+            (false, _) => "cannot specify --local and server resources",
+            (true, true) => "--local changes the objects of files: name them with -f",
+        };
+        Err(Failure::usage(anyhow!(problem)))
+    }
+
     /// The named objects; reads manifests.
     ///
     /// # Errors
@@ -392,5 +424,35 @@ mod tests {
         }
         let missing = Err("Error (NotFound): pods \"none\" not found".to_owned());
         assert_eq!(labelled("none", DryRun::None, "front"), (missing, None));
+    }
+
+    #[test]
+    fn errors_about_pods_say_what_was_attempted() {
+        let pods = TestPods::new();
+        pods.add_ended(&manifest("web", "nginx:1", "a"));
+        let node = NodeObjects::open(pods.paths.clone(), DryRun::None).unwrap();
+        let replaced = |name: &str, doing: Option<&str>| {
+            let target = Target {
+                kind: kinds::named("pod").unwrap(),
+                key: Key::namespaced("default", name),
+            };
+            let changed = node.try_change(&target, Part::Main, &mut |pod| {
+                let mut pod = pod.clone();
+                pod["metadata"]["resourceVersion"] = "1000000".into();
+                Ok(Some(pod))
+            });
+            changed.unwrap_err().while_doing(doing).to_string()
+        };
+        let doing = "error when replacing \"x.yaml\"";
+        let conflict = replaced("web", Some(doing));
+        assert!(
+            conflict.starts_with(&format!("Error (Conflict): {doing}: ")),
+            "{conflict}"
+        );
+        assert!(replaced("web", None).starts_with("Error (Conflict): "));
+        assert_eq!(
+            replaced("none", Some(doing)),
+            format!("Error (NotFound): {doing}: pods \"none\" not found")
+        );
     }
 }

@@ -36,6 +36,9 @@ pub struct VersionArgs {
     /// Output format
     #[arg(short, long, value_enum)]
     output: Option<Format>,
+    /// Accepted as in kubectl, without effect: there is no server
+    #[arg(long = "client")]
+    _client: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

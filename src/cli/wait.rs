@@ -6,6 +6,8 @@ mod waiting;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use microkube_manifest::kinds::Kind;
+use microkube_store::Object;
 
 use self::condition::Condition;
 use self::waiting::wait;
@@ -15,8 +17,10 @@ use super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested};
 use super::objects::listing::Reader;
 use super::objects::table::type_in_names;
 use super::pods::arguments::{ScopeArgs, SelectorArg};
+use super::pods::format::{Format, Objects};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
+use super::results::object_format;
 
 /// Wait for a specific condition on Pods and other objects
 #[derive(Debug, clap::Args)]
@@ -42,6 +46,10 @@ pub struct WaitArgs {
     /// How long to wait before giving up, such as 30s or 5m; 0 checks once, a negative value waits a week
     #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     timeout: Timeout,
+    /// Print the objects in this format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
+    output: Option<Format>,
 }
 
 pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
@@ -61,11 +69,19 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
                 &requested,
                 &args.condition,
                 args.timeout.0,
-                &mut |kind, name| emit(&format!("{}/{name} condition met\n", type_in_names(kind))),
+                &mut |kind, object| emit(&text(kind, object, args.output.as_ref())?),
             )?;
             failures.iter().for_each(complain);
             Ok(ExitCode::from(u8::from(!failures.is_empty())))
         }
+    }
+}
+
+/// The output for an object that has met the condition.
+fn text(kind: &Kind, object: &Object, format: Option<&Format>) -> anyhow::Result<String> {
+    match format {
+        None => Ok(format!("{}/{} condition met\n", type_in_names(kind), object.name())),
+        Some(format) => format.print(&Objects::One(object.value().clone()), true),
     }
 }
 

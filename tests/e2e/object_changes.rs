@@ -122,6 +122,9 @@ fn patches_of_every_type_give_the_result_of_their_rules() {
         assert_eq!(get("configmap", "patched"), before, "{kind} {patch}");
     }
     refuses("patch configmap absent -p {}", "configmaps \"absent\" not found");
+    let dropped = host().output(["patch", "configmap", "patched", "-p", r#"{"foo":"bar"}"#]);
+    assert_eq!((dropped.code(), &*dropped.stdout), (0, same), "{dropped:?}");
+    assert!(dropped.stderr.contains("Warning: unknown field \"foo\""), "{dropped:?}");
 
     // Lists: merged by name, or replaced.
     let account = json!({ "secrets": [{ "name": "a" }, { "name": "b" }] });

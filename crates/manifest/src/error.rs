@@ -6,6 +6,8 @@ use super::suggest;
 
 /// Problems beyond this number are only counted: no user reads that many, and a hostile file could contain a million.
 pub(super) const MAX_PROBLEMS: usize = 1000;
+/// How messages about unknown fields begin. All other messages about a field begin with its path.
+const UNKNOWN_FIELD: &str = "unknown field ";
 
 /// A step from a value to one inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,16 @@ impl Problem {
             location: None,
             message: message.into(),
         }
+    }
+
+    /// A field that its type does not have. `hint` continues the message.
+    pub(super) fn unknown_field(path: &FieldPath, hint: &str) -> Self {
+        Self::new(path, format!("{UNKNOWN_FIELD}\"{path}\"{hint}"))
+    }
+
+    /// Whether it is about a field that its type does not have.
+    pub fn is_unknown_field(&self) -> bool {
+        self.message.starts_with(UNKNOWN_FIELD)
     }
 
     /// A problem with a field, or with the document as a whole, which has no field name.

@@ -56,6 +56,7 @@ pub mod sysctl;
 #[cfg(test)]
 mod tests;
 mod typed;
+mod unknown_fields;
 mod validation;
 mod yaml;
 
@@ -64,6 +65,7 @@ pub use error::{FieldPath, FileProblems, Location, ManifestError, Problem, Segme
 pub use objects::WrittenPod;
 pub use secret::PullSecret;
 pub use sidecar::is_sidecar;
+pub use unknown_fields::UnknownFields;
 
 use error::Problems;
 #[cfg(test)]
@@ -83,6 +85,8 @@ pub struct Manifests {
     pub pull_secrets: Vec<PullSecret>,
     /// References to Secrets that are not in the files.
     pub missing_pull_secrets: Vec<MissingPullSecret>,
+    /// The unknown fields of all objects that were dropped.
+    pub dropped_fields: Vec<Problem>,
 }
 
 /// A Pod's reference to a Secret that is not in the files. It may exist elsewhere.
@@ -135,6 +139,14 @@ pub fn load(inputs: &[Input<'_>]) -> Result<Manifests, ManifestError> {
 /// Reads manifests of all kinds: the Pods, and all other objects as their authors wrote them, in order. All objects are
 /// valid and have different names, and there is at least one.
 pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), ManifestError> {
+    load_all_with(inputs, UnknownFields::Refused)
+}
+
+/// Like [`load_all`], possibly without unknown fields.
+pub fn load_all_with(
+    inputs: &[Input<'_>],
+    unknown: UnknownFields,
+) -> Result<(Manifests, Vec<Document>), ManifestError> {
     let mut manifests = Manifests::default();
     let mut documents = Vec::new();
     let mut files: Vec<FileProblems> = Vec::new();
@@ -142,7 +154,7 @@ pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), Mani
     let mut references = Vec::new();
     for input in inputs {
         let mut problems = Problems::default();
-        for (place, object) in objects::read(input, &mut problems) {
+        for (place, object) in objects::read(input, unknown, &mut problems) {
             let (kind, metadata): (&str, &ObjectMeta) = match &object {
                 Object::Pod(pod, _) => ("Pod", &pod.metadata),
                 Object::Other(document) => (document.kind().kind, document.object().metadata()),
@@ -163,6 +175,7 @@ pub fn load_all(inputs: &[Input<'_>]) -> Result<(Manifests, Vec<Document>), Mani
                 }
                 names.insert(key, here);
             }
+            manifests.dropped_fields.extend(place.dropped_fields);
             match object {
                 Object::Pod(pod, written) => {
                     let own = place.pull_secrets_at.into_iter();

@@ -9,6 +9,9 @@ const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of 
 const QUALIFIED_NAME_MESSAGE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
      alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
      '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const ENV_FILE_KEY_MESSAGE: &str = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start \
+     with a digit (e.g. 'my.env-name',  or 'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is \
+     '[-._a-zA-Z][-._a-zA-Z0-9]*')";
 const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
      start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
      '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -164,6 +167,24 @@ pub fn variable_name(name: &str) -> Vec<String> {
     vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
 }
 
+/// A key in an environment file of `kubectl create`, by the older and narrower rule for names of variables
+/// (`IsEnvVarName`).
+pub fn env_file_key(name: &str) -> Vec<String> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let has_digit_first = name.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
+    let mut errors = Vec::new();
+    if name.is_empty() || has_digit_first || !name.bytes().all(is_allowed) {
+        errors.push(ENV_FILE_KEY_MESSAGE.to_owned());
+    }
+    match name {
+        "." => errors.push("must not be '.'".to_owned()),
+        ".." => errors.push("must not be '..'".to_owned()),
+        _ if name.starts_with("..") => errors.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    errors
+}
+
 fn length(name: &str, max: usize) -> Vec<String> {
     if name.len() > max {
         vec![format!("must be no more than {max} bytes")]
@@ -242,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_environment_files_have_few_characters() {
+        for key in ["A", "_a", "my.env-name", "-", ".a"] {
+            assert_eq!(env_file_key(key), Vec::<String>::new(), "{key}");
+        }
+        for key in ["", "1A", "export C", "A ", "é"] {
+            assert_eq!(env_file_key(key), [ENV_FILE_KEY_MESSAGE], "{key}");
+        }
+        assert_eq!(env_file_key("."), ["must not be '.'"]);
+        assert_eq!(env_file_key(".."), ["must not be '..'"]);
+        assert_eq!(env_file_key("..a"), ["must not start with '..'"]);
+    }
+
+    #[test]
     fn keys_of_secrets_headers_and_search_domains() {
         for key in [".dockerconfigjson", "key.name", "KEY_NAME", "a-b", "..."] {
             assert_eq!(config_map_key(key).is_empty(), key != "...", "{key}");
@@ -282,7 +316,7 @@ mod tests {
 
         #[test]
         fn any_text_is_validated_without_a_panic(text in ".{0,80}") {
-            let _ = (qualified_name(&text), label_value(&text), variable_name(&text), config_map_key(&text), http_header(&text));
+            let _ = (qualified_name(&text), label_value(&text), variable_name(&text), config_map_key(&text), http_header(&text), env_file_key(&text));
         }
     }
 }

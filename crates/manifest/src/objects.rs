@@ -14,6 +14,7 @@ use super::kinds::{self, Document};
 use super::node::{Node, Value};
 use super::nodes::{add_problems, each_node, items};
 use super::schema::Schema;
+use super::unknown_fields::{self, UnknownFields};
 use super::{defaults, suggest, support, typed, validation};
 
 /// The objects that are loaded: Pods, complete and as written, and others as their authors wrote them. All are valid.
@@ -41,46 +42,55 @@ impl fmt::Debug for WrittenPod {
     }
 }
 
-/// Places in an object that are needed to compare it with other objects.
+/// Places in an object that are needed to compare it with other objects, and its dropped fields.
 pub(super) struct Place {
     pub(super) name_at: Location,
     /// The Secrets that it refers to, and where.
     pub(super) pull_secrets_at: Vec<(String, Location)>,
+    /// The unknown fields that were dropped.
+    pub(super) dropped_fields: Vec<Problem>,
 }
 
 /// Reads all objects of a file; objects with problems are left out.
-pub(super) fn read(input: &Input<'_>, problems: &mut Problems) -> Vec<(Place, Object)> {
+pub(super) fn read(input: &Input<'_>, unknown: UnknownFields, problems: &mut Problems) -> Vec<(Place, Object)> {
     let mut objects = Vec::new();
     each_node(input, problems, |node, problems| {
-        object(node, input.source, problems, &mut objects);
+        object(node, input.source, unknown, problems, &mut objects);
     });
     objects
 }
 
-fn object(node: &Rc<Node>, source: &str, problems: &mut Problems, objects: &mut Vec<(Place, Object)>) {
+fn object(
+    node: &Rc<Node>,
+    source: &str,
+    unknown: UnknownFields,
+    problems: &mut Problems,
+    objects: &mut Vec<(Place, Object)>,
+) {
     match kind(node, problems) {
-        Kind::Pod => add_pod(node, source, problems, objects),
+        Kind::Pod => add_pod(node, source, unknown, problems, objects),
         Kind::Other => {
-            for document in kinds::valid_documents(source, node, problems) {
+            for document in kinds::valid_documents(source, node, unknown, problems) {
                 let place = Place {
                     name_at: document.name_at(),
                     pull_secrets_at: Vec::new(),
+                    dropped_fields: document.dropped_fields().to_vec(),
                 };
                 objects.push((place, Object::Other(Box::new(document))));
             }
         }
         Kind::List => {
             for item in items(node, problems) {
-                object(item, source, problems, objects);
+                object(item, source, unknown, problems, objects);
             }
         }
         Kind::PodList => {
             for item in items(node, problems) {
                 // Items of typed lists omit their type.
                 if item.get("kind").is_some() {
-                    object(item, source, problems, objects);
+                    object(item, source, unknown, problems, objects);
                 } else {
-                    add_pod(item, source, problems, objects);
+                    add_pod(item, source, unknown, problems, objects);
                 }
             }
         }
@@ -88,9 +98,15 @@ fn object(node: &Rc<Node>, source: &str, problems: &mut Problems, objects: &mut 
     }
 }
 
-fn add_pod(node: &Node, source: &str, problems: &mut Problems, objects: &mut Vec<(Place, Object)>) {
-    let mut found = Vec::new();
-    let pod = pod(node, source, &mut found);
+fn add_pod(
+    node: &Node,
+    source: &str,
+    unknown: UnknownFields,
+    problems: &mut Problems,
+    objects: &mut Vec<(Place, Object)>,
+) {
+    let (mut found, mut dropped_fields) = (Vec::new(), Vec::new());
+    let pod = pod(node, source, unknown, &mut found, &mut dropped_fields);
     for mut problem in found {
         let at = problem.location.unwrap_or_else(|| node.locate(problem.path.segments()));
         problem.location = Some(at);
@@ -108,22 +124,29 @@ fn add_pod(node: &Node, source: &str, problems: &mut Problems, objects: &mut Vec
         pull_secrets_at.push((reference.name.clone(), node.locate(path.segments())));
     }
     let name_at = node.locate(root.field("metadata").field("name").segments());
+    let mut value = kinds::written(node, "v1", "Pod");
+    unknown_fields::remove(&mut value, &dropped_fields);
+    let written = WrittenPod {
+        source: source.to_owned(),
+        value,
+    };
     objects.push((
         Place {
             name_at,
             pull_secrets_at,
+            dropped_fields,
         },
-        Object::Pod(
-            Box::new(pod),
-            WrittenPod {
-                source: source.to_owned(),
-                value: kinds::written(node, "v1", "Pod"),
-            },
-        ),
+        Object::Pod(Box::new(pod), written),
     ));
 }
 
-fn pod(node: &Node, source: &str, found: &mut Vec<Problem>) -> Option<Pod> {
+fn pod(
+    node: &Node,
+    source: &str,
+    unknown: UnknownFields,
+    found: &mut Vec<Problem>,
+    dropped: &mut Vec<Problem>,
+) -> Option<Pod> {
     #[derive(Deserialize)]
     struct Fields {
         #[serde(default, rename = "apiVersion")]
@@ -134,7 +157,8 @@ fn pod(node: &Node, source: &str, found: &mut Vec<Problem>) -> Option<Pod> {
         spec: Option<PodSpec>,
         status: Option<PodStatus>,
     }
-    let (fields, mistyped) = typed::deserialize::<Fields>(node, &FieldPath::default(), Schema::of_pod());
+    let (fields, mut mistyped) = typed::deserialize::<Fields>(node, &FieldPath::default(), Schema::of_pod());
+    dropped.extend(unknown.take(&mut mistyped));
     let (refused, ignored) = support::check(node);
     let mut invalid = Vec::new();
     let pod = fields.map(|fields| {

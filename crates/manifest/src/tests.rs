@@ -517,3 +517,32 @@ fn faulty_objects_are_refused_with_their_places_next_to_pods() {
         ]
     );
 }
+
+#[test]
+fn unknown_fields_of_all_objects_are_dropped_on_request() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i, imge: j}]}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dat: {}}
+";
+    let input = Input {
+        source: "x.yaml",
+        text: text.as_bytes(),
+    };
+    assert!(load_all(&[input]).is_err());
+    let (manifests, documents) = load_all_with(&[input], UnknownFields::Dropped).unwrap();
+    let dropped: Vec<_> = manifests
+        .dropped_fields
+        .iter()
+        .map(|problem| problem.message.as_str())
+        .collect();
+    assert_eq!(
+        dropped,
+        [
+            "unknown field \"spec.containers[0].imge\", did you mean \"image\"?",
+            "unknown field \"dat\", did you mean \"data\"?",
+        ]
+    );
+    let container = &manifests.written[0].value["spec"]["containers"][0];
+    assert_eq!(*container, serde_json::json!({"name": "c", "image": "i"}));
+    assert_eq!(documents[0].written().get("dat"), None);
+}

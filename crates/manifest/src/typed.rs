@@ -345,7 +345,7 @@ impl<'de> Deserializer<'de> for Strict<'de, '_> {
                 }
                 let path = self.path.field(key);
                 let hint = misplaced::hint(key, &self.path, fields, self.schema);
-                let mut problem = Problem::new(&path, format!("unknown field \"{path}\"{hint}"));
+                let mut problem = Problem::unknown_field(&path, &hint);
                 problem.location = Some(entry.key_at);
                 self.add(problem);
             }

@@ -30,4 +30,5 @@ pub use object_kind::ObjectKind;
 pub use objects::Objects;
 pub use payload::{File, MAX_VOLUME_BYTES};
 pub use references::{Reference, references, volume_references};
+pub use resource_field::own_amount;
 pub use volume::{DEFAULT_MODE, DEFAULT_TOKEN_SECONDS, is_projected, volume_files};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource;
 use microkube_manifest::quantity::Quantity;
 
@@ -34,6 +34,30 @@ pub(crate) fn for_volume(selector: &ResourceFieldSelector, pod: &BoundPod<'_>) -
         .or_else(|| named(pod.init_containers(), name))
         .ok_or_else(|| ProjectionError::ContainerNotFound(name.into()))?;
     value(selector, container, Some(&pod.allocatable))
+}
+
+/// What the selected container itself requests or may use, in units of the divisor; `0` if it does not say. `container` is
+/// the one that the selector refers to unless it names another.
+///
+/// # Errors
+/// If the Pod has no such container, or the selector is invalid.
+pub fn own_amount(
+    selector: &ResourceFieldSelector,
+    pod: &Pod,
+    container: &Container,
+) -> Result<String, ProjectionError> {
+    let name = selector.container_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return value(selector, container, None);
+    }
+    let spec = pod.spec.as_ref();
+    let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let init_containers = spec
+        .and_then(|spec| spec.init_containers.as_deref())
+        .unwrap_or_default();
+    let other = named(containers, name).or_else(|| named(init_containers, name));
+    let other = other.ok_or_else(|| ProjectionError::ContainerNotFound(name.into()))?;
+    value(selector, other, None)
 }
 
 fn named<'c>(containers: &'c [Container], name: &str) -> Option<&'c Container> {
@@ -127,7 +151,6 @@ fn invalid_divisor(selector: &ResourceFieldSelector) -> ProjectionError {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
@@ -222,6 +245,26 @@ mod tests {
         let fields = json!({"resource": "limits.cpu"});
         let own = named(bound.init_containers(), "init-empty").unwrap();
         assert_eq!(for_variable(&selector(&fields), &bound, own).as_deref(), Ok("4"));
+    }
+
+    #[test]
+    fn own_amounts_are_without_the_nodes_limits() {
+        let pod = pod();
+        let own = &pod.spec.as_ref().unwrap().containers[0];
+        let amount = |fields: &Value| own_amount(&selector(fields), &pod, own).map_err(|error| error.to_string());
+        for (fields, expected) in [
+            (json!({"resource": "limits.cpu"}), "2"),
+            (json!({"resource": "limits.memory", "divisor": "1Mi"}), "100"),
+            (json!({"resource": "limits.memory", "containerName": "empty"}), "0"),
+            (
+                json!({"resource": "requests.cpu", "containerName": "init-full", "divisor": "1m"}),
+                "250",
+            ),
+        ] {
+            assert_eq!(amount(&fields).as_deref(), Ok(expected), "{fields}");
+        }
+        let none = json!({"resource": "limits.cpu", "containerName": "none"});
+        assert_eq!(amount(&none), Err("container none not found".to_owned()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use microkube_manifest::names;
 use super::super::failure::Failure;
 use super::generated::{self, GeneratedArgs, named};
 use super::name_hash;
-use super::sources::{SourceArgs, Sources};
+use super::sources::{Owner, SourceArgs, Sources};
 
 /// Create a config map from files, directories or literal values
 #[derive(Debug, clap::Args)]
@@ -70,8 +70,8 @@ fn config_map(args: &ConfigMapArgs, sources: &mut Sources) -> anyhow::Result<Con
         Ok(())
     };
     sources.files(&args.sources.files.from_file, &mut add)?;
-    sources.literals(&args.sources.from_literal, &mut add)?;
-    sources.env_files(&args.sources.from_env_file, "config", &mut add)?;
+    sources.literals(&args.sources.from_literal, Owner::ConfigMap, &mut add)?;
+    sources.env_files(&args.sources.from_env_file, Owner::ConfigMap, &mut add)?;
     let mut config_map = ConfigMap {
         metadata: named(&args.name),
         data: Some(data).filter(|data| !data.is_empty()),
@@ -137,6 +137,10 @@ metadata:
             (
                 &["a", "--from-literal=x=1", "--from-literal=x=2"][..],
                 "cannot add key \"x\", another key by that name already exists in Data for ConfigMap \"a\"",
+            ),
+            (
+                &["a", "--from-literal=k"],
+                "invalid literal source k, expected key=value",
             ),
             (
                 &["a", "--from-literal=x=1", "--from-env-file=env"],

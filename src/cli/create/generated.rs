@@ -9,6 +9,7 @@ use microkube_manifest::kinds;
 use serde_json::Value;
 
 use super::super::failure::Failure;
+use super::super::field_manager::FieldManagerArg;
 use super::super::namespace::NamespaceArg;
 use super::super::object_failure::as_kubectl_error;
 use super::super::objects::dry_run::DryRun;
@@ -17,6 +18,7 @@ use super::super::pods::format::{Format, Objects as Printed};
 use super::super::pods_host::{self, Place, Purpose};
 use super::super::print::emit;
 use super::super::save_config::SaveConfigArg;
+use super::super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects};
 
 /// Where the object is created, and the output.
@@ -29,7 +31,13 @@ pub(super) struct GeneratedArgs {
     dry_run: DryRun,
     #[command(flatten)]
     save_config: SaveConfigArg,
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    // Without effect: a generated object has no unknown fields.
+    #[command(flatten)]
+    _validate: ValidateArg,
+    #[command(flatten)]
+    _field_manager: FieldManagerArg,
+    /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
     output: Option<Format>,
 }

@@ -68,7 +68,7 @@ struct NamespaceArgs {
 
 pub(super) fn run(args: CreateArgs) -> Result<ExitCode, Failure> {
     match args.object {
-        None => apply::from_files(&args.files, Writing::Create(args.save_config)),
+        None => apply::from_files(&args.files, None, Writing::Create(args.save_config)),
         Some(Generator::Configmap(args)) => config_map::run(&args),
         Some(Generator::Secret(args)) => secret::run(args),
         Some(Generator::Serviceaccount(args)) => {

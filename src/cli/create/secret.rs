@@ -11,7 +11,7 @@ use microkube_manifest::names;
 use super::super::failure::Failure;
 use super::docker_config::{self, RegistryArgs};
 use super::generated::{self, GeneratedArgs, named};
-use super::sources::{Add, FileSourceArgs, SourceArgs, Sources, read};
+use super::sources::{Add, FileSourceArgs, Owner, SourceArgs, Sources, read};
 use super::{key_pair, name_hash};
 
 /// Create a secret of a type
@@ -113,9 +113,9 @@ fn generic(args: &GenericArgs, sources: &mut Sources) -> anyhow::Result<Secret> 
     args.sources.check()?;
     let mut secret = new(&args.name, args.kind.as_deref());
     filled(&mut secret, |add| {
-        sources.literals(&args.sources.from_literal, &mut *add)?;
+        sources.literals(&args.sources.from_literal, Owner::Secret, &mut *add)?;
         sources.files(&args.sources.files.from_file, &mut *add)?;
-        sources.env_files(&args.sources.from_env_file, "secret", add)
+        sources.env_files(&args.sources.from_env_file, Owner::Secret, add)
     })?;
     Ok(secret)
 }

@@ -53,6 +53,13 @@ impl fmt::Debug for Literal {
     }
 }
 
+/// The object that gets the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    ConfigMap,
+    Secret,
+}
+
 /// Takes a key and its value.
 pub(super) type Add<'a> = &'a mut dyn FnMut(&str, Vec<u8>) -> anyhow::Result<()>;
 
@@ -75,10 +82,11 @@ impl SourceArgs {
 
 impl Sources {
     /// Adds literals.
-    pub(super) fn literals(&self, literals: &[Literal], add: Add<'_>) -> anyhow::Result<()> {
+    pub(super) fn literals(&self, literals: &[Literal], owner: Owner, add: Add<'_>) -> anyhow::Result<()> {
         for Literal(literal) in literals {
             match literal.split_once('=') {
                 Some((key, value)) if !key.is_empty() => add(key, value.as_bytes().to_vec())?,
+                _ if owner == Owner::ConfigMap => bail!("invalid literal source {literal}, expected key=value"),
                 // kubectl prints the source, which may be secret.
                 _ => bail!("invalid literal source, expected key=value"),
             }
@@ -112,7 +120,11 @@ impl Sources {
     }
 
     /// Adds the lines of environment files.
-    pub(super) fn env_files(&mut self, paths: &[String], what: &str, add: Add<'_>) -> anyhow::Result<()> {
+    pub(super) fn env_files(&mut self, paths: &[String], owner: Owner, add: Add<'_>) -> anyhow::Result<()> {
+        let what = match owner {
+            Owner::ConfigMap => "config",
+            Owner::Secret => "secret",
+        };
         for path in paths {
             if Path::new(path).is_dir() {
                 bail!("env {what} file cannot be a directory");
@@ -185,7 +197,7 @@ fn variable(line: &str) -> anyhow::Result<Option<(&str, String)>> {
         Some((key, value)) => (key, Some(value.to_owned())),
         None => (line, None),
     };
-    let errors = names::variable_name(key);
+    let errors = names::env_file_key(key);
     if !errors.is_empty() {
         bail!("{key:?} is not a valid key name: {}", errors.join(";"));
     }
@@ -219,7 +231,7 @@ mod tests {
 
     fn literals(texts: &[&str]) -> Found {
         let literals: Vec<Literal> = texts.iter().map(|text| text.parse().unwrap()).collect();
-        collected(|sources, add| sources.literals(&literals, add))
+        collected(|sources, add| sources.literals(&literals, Owner::Secret, add))
     }
 
     #[test]
@@ -282,30 +294,30 @@ mod tests {
         let read = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
             let paths = [path.display().to_string()];
-            collected(|sources, add| sources.env_files(&paths, "config", add))
+            collected(|sources, add| sources.env_files(&paths, Owner::ConfigMap, add))
         };
-        let text = "\u{feff}A=1\r\n\n# comment\n  B = x=y \nMICROKUBE_TEST_UNSET_VARIABLE\nC=";
+        let text = "\u{feff}A=1\r\n\n# comment\n  B= x=y \nMICROKUBE_TEST_UNSET_VARIABLE\nC=";
         assert_eq!(
             read(text.as_bytes()),
             pairs(&[
                 ("A", "1"),
-                ("B ", " x=y "),
+                ("B", " x=y "),
                 ("MICROKUBE_TEST_UNSET_VARIABLE", ""),
                 ("C", "")
             ])
         );
-        assert!(
-            read(b"\xc3\xa9=1")
-                .unwrap_err()
-                .starts_with("\"é\" is not a valid key name: ")
-        );
+        for (line, key) in [("é=1", "é"), ("1A=3", "1A"), ("export C=3", "export C"), ("B =1", "B ")] {
+            let message = format!("{key:?} is not a valid key name: a valid environment variable name must consist of");
+            let error = read(line.as_bytes()).unwrap_err();
+            assert!(error.starts_with(&message), "{error}");
+        }
         assert_eq!(
             read(b"a=1\n\xff=2").unwrap_err(),
             format!("env file {} contains invalid utf8 bytes at line 2", path.display())
         );
         let paths = [directory.path().display().to_string()];
         assert_eq!(
-            collected(|sources, add| sources.env_files(&paths, "secret", add)).unwrap_err(),
+            collected(|sources, add| sources.env_files(&paths, Owner::Secret, add)).unwrap_err(),
             "env secret file cannot be a directory"
         );
     }

@@ -11,9 +11,11 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EphemeralContainer, Pod};
 use microkube_base::generated_name;
 use microkube_manifest::Input;
 use microkube_manifest::ephemeral::as_container;
+use microkube_manifest::kinds::Object as Typed;
 
 use self::copy::CopyOptions;
 use self::profile::Profile;
+use super::apply::as_kubectl_pod_error;
 use super::attached_run::{FollowOptions, follow_added};
 use super::completion;
 use super::failure::Failure;
@@ -321,7 +323,7 @@ async fn create_copy(
         delete_one(paths, original.clone(), Some(Duration::ZERO)).await?;
     }
     let created = apply::create(paths, pod, Mode::Write).await;
-    let created = created.map_err(|error| error.into_report())?;
+    let created = created.map_err(|error| as_kubectl_pod_error(Typed::from(pod.clone()).kind(), error, None))?;
     let record = PodRecords::new(paths.clone()).find(&original.namespace, name)?;
     let record = record.ok_or_else(|| anyhow!("pod {name:?} is gone"))?;
     let container =

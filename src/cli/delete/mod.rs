@@ -2,28 +2,33 @@
 
 mod cascade;
 mod objects;
+mod replaced;
+mod selected;
 
+use std::io::{BufRead, Read as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use serde_json::Value;
 
-use self::cascade::{Cascade, delete_with_dependents, finish, prepare};
-use self::objects::{Deleted, Deletions};
+use self::cascade::Cascade;
+use self::objects::Deleted;
+pub(super) use self::replaced::ReplacedArgs;
+use self::selected::Selected;
 use super::duration::{Timeout, duration};
 use super::failure::{Failure, complain};
 use super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested};
 use super::objects::dry_run::DryRun;
 use super::objects::listing::Reader;
 use super::pods::arguments::{ScopeArgs, SelectorArg};
-use super::pods::selection::{NoSuchPod, select};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use crate::pod::operations::delete::DeleteOptions;
-use crate::pod::operations::dependents::Owners;
-use crate::state::{Paths, PodRecord, PodRecords};
+use crate::state::Paths;
 use crate::stderr::say;
+
+/// Maximum length of the answer to --interactive.
+const MAX_ANSWER_BYTES: u64 = 1024;
 
 /// Delete Pods and other objects by file names, stdin, names or label selector
 ///
@@ -65,6 +70,9 @@ pub struct DeleteArgs {
     /// Delete the dependents of the deleted objects (background, foreground) or keep them (orphan)
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value_t = Cascade::Background, default_missing_value = "background", value_name = "HOW")]
     cascade: Cascade,
+    /// Show what would be deleted, and delete it only after "y"
+    #[arg(short, long)]
+    interactive: bool,
     /// Output format; use "name" for shorter output (pod/NAME)
     #[arg(short, long, value_parser = ["name"], value_name = "FORMAT")]
     output: Option<String>,
@@ -128,7 +136,7 @@ fn perform(
 ) -> anyhow::Result<Vec<anyhow::Error>> {
     let Selected {
         pods,
-        mut deletions,
+        deletions,
         mut errors,
     } = Selected::read(&Reader::new(paths.clone()), requested, args.ignore_not_found)?;
     if pods.is_empty() && deletions.is_empty() && errors.is_empty() {
@@ -136,6 +144,15 @@ fn perform(
             tell("No resources found\n")?;
         }
         return Ok(errors);
+    }
+    let is_dry_run = args.dry_run != DryRun::None;
+    if args.interactive && !is_dry_run {
+        let names = pods.iter().map(|record| format!("pod/{}", record.name));
+        let names: Vec<String> = names.chain(deletions.names()).collect();
+        if !is_confirmed(&names, tell, &mut std::io::stdin().lock())? {
+            tell("deletion is cancelled\n")?;
+            return Ok(errors);
+        }
     }
     let at_once = grace == Some(Duration::ZERO);
     if at_once {
@@ -153,50 +170,35 @@ fn perform(
         timeout: Some(args.timeout.0).filter(|timeout| !timeout.is_zero()),
     };
     let tell = |deleted: Deleted<'_>| tell(&line(&deleted, args, at_once));
-    let is_dry_run = args.dry_run != DryRun::None;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if is_dry_run {
         deletions.begin(paths, true, &tell, &mut errors)?;
         pods.iter().try_for_each(|record| tell(Deleted::pod(record)))?;
         return Ok(errors);
     }
-    if args.cascade != Cascade::Background {
-        // The dependents of objects that stay must stay as they are.
-        deletions.drop_refused(paths, &mut errors)?;
-        let owners = owners(&pods, &deletions);
-        let failures = runtime.block_on(prepare(paths, owners, args.cascade, &options))?;
-        if !failures.is_empty() {
-            // The owners are not deleted.
-            errors.extend(failures);
-            return Ok(errors);
-        }
-    }
-    let owners = owners(&pods, &deletions);
-    let begun = deletions.begin(paths, false, &tell, &mut errors);
-    let tell_of_pod = &mut |record: &PodRecord| tell(Deleted::pod(record));
-    let failures = match args.cascade {
-        Cascade::Background => runtime.block_on(delete_with_dependents(
-            paths,
-            owners,
-            begun,
-            pods,
-            &options,
-            tell_of_pod,
-        ))?,
-        Cascade::Orphan | Cascade::Foreground => {
-            let waiting = begun?;
-            runtime.block_on(finish(paths, &waiting, pods, &options, tell_of_pod))?
-        }
+    let selected = Selected {
+        pods,
+        deletions,
+        errors,
     };
-    errors.extend(failures);
-    Ok(errors)
+    selected.delete(paths, args.cascade, &options, &tell)
 }
 
-/// The objects whose dependents are concerned.
-fn owners(pods: &[PodRecord], deletions: &Deletions) -> Owners {
-    let pods = pods.iter();
-    let pods = pods.map(|record| (record.uid.clone(), Some(record.namespace.clone())));
-    pods.chain(deletions.owners()).collect()
+/// Asks whether to delete these objects.
+fn is_confirmed(
+    names: &[String],
+    tell: &dyn Fn(&str) -> anyhow::Result<()>,
+    input: &mut dyn BufRead,
+) -> anyhow::Result<bool> {
+    let mut question = format!("You are about to delete the following {} resource(s):\n", names.len());
+    for name in names {
+        question += name;
+        question.push('\n');
+    }
+    tell(&(question + "Do you want to continue? (y/N): "))?;
+    let mut answer = String::new();
+    // An answer that cannot be read is none.
+    let is_read = input.take(MAX_ANSWER_BYTES).read_line(&mut answer).is_ok();
+    Ok(is_read && answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// The output line about a deleted object.
@@ -228,46 +230,6 @@ fn requested(args: &DeleteArgs) -> Result<Requested, Failure> {
         return Err(Failure::usage(error));
     }
     Ok(requested)
-}
-
-/// The objects to delete.
-struct Selected {
-    pods: Vec<PodRecord>,
-    deletions: Deletions,
-    /// Why other objects may remain: names without an object, unreadable objects.
-    errors: Vec<anyhow::Error>,
-}
-
-impl Selected {
-    fn read(reader: &Reader, requested: &Requested, ignore_not_found: bool) -> anyhow::Result<Self> {
-        let mut selected = Self {
-            pods: Vec::new(),
-            deletions: Deletions::default(),
-            errors: Vec::new(),
-        };
-        for group in &requested.groups {
-            if group.kind.kind == "Pod" {
-                let records = PodRecords::new(reader.paths().clone());
-                let (mut records, mut errors) = select(&records, &requested.pods(group))?;
-                if !requested.field_selector.is_empty() {
-                    let pods = reader.read(group, requested)?.objects;
-                    let uids: Vec<&str> = pods.iter().filter_map(uid).collect();
-                    records.retain(|record| uids.contains(&record.uid.as_str()));
-                }
-                errors.retain(|error| !(ignore_not_found && error.is::<NoSuchPod>()));
-                selected.pods.extend(records);
-                selected.errors.extend(errors);
-            } else {
-                let listing = reader.read(group, requested)?;
-                selected.deletions.add(listing, ignore_not_found, &mut selected.errors);
-            }
-        }
-        Ok(selected)
-    }
-}
-
-fn uid(object: &Value) -> Option<&str> {
-    object.pointer("/metadata/uid")?.as_str()
 }
 
 #[cfg(test)]

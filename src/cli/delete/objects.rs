@@ -86,6 +86,12 @@ impl Deletion {
 }
 
 impl Deletions {
+    /// A single object.
+    pub(super) fn of(kind: &'static Kind, key: Key, uid: &str) -> Self {
+        let uid = uid.to_owned();
+        Self(vec![Deletion { kind, key, uid }])
+    }
+
     /// Adds the objects of a listing, and its errors to `errors`.
     pub(super) fn add(&mut self, listing: Listing, ignore_not_found: bool, errors: &mut Vec<anyhow::Error>) {
         let text = |object: &Value, field: &str| {
@@ -111,6 +117,12 @@ impl Deletions {
     pub(super) fn owners(&self) -> impl Iterator<Item = (String, Option<String>)> {
         let deletions = self.0.iter();
         deletions.map(|deletion| (deletion.uid.clone(), deletion.key.namespace.clone()))
+    }
+
+    /// `configmap/a`
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        let deletions = self.0.iter();
+        deletions.map(|deletion| format!("{}/{}", type_in_names(deletion.kind), deletion.key.name))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,6 +8,7 @@ use super::super::pods::test_pods::{manifest, record_of};
 use super::*;
 use crate::objects::test_store::{TestStore, config_map};
 use crate::objects::{ensure_namespace, namespace_resource, resource};
+use crate::state::PodRecords;
 
 fn grace(grace_period: i64, force: bool, now: bool) -> Result<Option<u64>, String> {
     let args = GraceArgs {
@@ -40,6 +41,33 @@ fn grace_periods_follow_the_rules_of_kubectl() {
             .contains("--force and --grace-period")
     );
     assert!(grace(-2, false, false).unwrap_err().contains("-1 or greater"));
+}
+
+#[test]
+fn a_deletion_is_confirmed_by_y_only() {
+    let asked = |answer: &[u8]| {
+        let told = RefCell::new(String::new());
+        let tell = |text: &str| {
+            told.borrow_mut().push_str(text);
+            Ok(())
+        };
+        let names = ["pod/web".to_owned(), "configmap/a".to_owned()];
+        let is_confirmed = is_confirmed(&names, &tell, &mut &*answer).unwrap();
+        (is_confirmed, told.take())
+    };
+    let question =
+        "You are about to delete the following 2 resource(s):\npod/web\nconfigmap/a\nDo you want to continue? (y/N): ";
+    for (answer, expected) in [
+        (&b"y\n"[..], true),
+        (b" Y ", true),
+        (b"", false),
+        (b"\n", false),
+        (b"n\n", false),
+        (b"yes\n", false),
+        (b"\xff\n", false),
+    ] {
+        assert_eq!(asked(answer), (expected, question.to_owned()), "{answer:?}");
+    }
 }
 
 /// The output of `delete` with these arguments, and its errors.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use microkube_manifest::downward;
+use microkube_projection::own_amount;
 
 use super::page::Page;
 
@@ -183,7 +184,7 @@ fn environment(page: &mut Page, container: &Container, pod: &Pod) {
     page.title(2, "Environment");
     for variable in variables {
         match &variable.value_from {
-            Some(source) => show_value_source(page, variable, source, pod),
+            Some(source) => show_value_source(page, variable, source, container, pod),
             None => {
                 let value = variable.value.as_deref().unwrap_or_default();
                 let lines: Vec<String> = value.split('\n').map(str::to_owned).collect();
@@ -193,7 +194,7 @@ fn environment(page: &mut Page, container: &Container, pod: &Pod) {
     }
 }
 
-fn show_value_source(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, pod: &Pod) {
+fn show_value_source(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, container: &Container, pod: &Pod) {
     let name = format!("{}:", variable.name);
     if let Some(field) = &source.field_ref {
         let status = pod.status.as_ref();
@@ -212,7 +213,11 @@ fn show_value_source(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, 
         let version = field.api_version.as_deref().unwrap_or("v1");
         page.field(3, &variable.name, &format!("{value} ({version}:{})", field.field_path));
     } else if let Some(field) = &source.resource_field_ref {
-        page.field(3, &variable.name, &format!(" ({})", field.resource));
+        let value = match (own_amount(field, pod, container), field.resource.as_str()) {
+            (Ok(amount), "limits.cpu" | "limits.memory") if amount == "0" => "node allocatable".to_owned(),
+            (amount, _) => amount.unwrap_or_default(),
+        };
+        page.field(3, &variable.name, &format!("{value} ({})", field.resource));
     } else if let Some(key) = &source.secret_key_ref {
         let optional = format!("Optional: {}", key.optional.unwrap_or(false));
         let what = format!("<set to the key '{}' in secret '{}'>", key.key, key.name);
@@ -220,6 +225,11 @@ fn show_value_source(page: &mut Page, variable: &EnvVar, source: &EnvVarSource, 
     } else if let Some(key) = &source.config_map_key_ref {
         let optional = format!("Optional: {}", key.optional.unwrap_or(false));
         let what = format!("<set to the key '{}' of config map '{}'>", key.key, key.name);
+        page.cells(3, &[&name, &what, &optional]);
+    } else if let Some(key) = &source.file_key_ref {
+        let optional = format!("Optional: {}", key.optional.unwrap_or(false));
+        let (key, path, volume) = (&key.key, &key.path, &key.volume_name);
+        let what = format!("<set to the key '{key}' of file '{path}' in volume '{volume}'>");
         page.cells(3, &[&name, &what, &optional]);
     }
 }

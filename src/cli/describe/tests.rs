@@ -197,6 +197,31 @@ Events:
 }
 
 #[test]
+fn variables_from_resources_and_files_are_shown() {
+    let resource =
+        |name: &str, field: &str| json!({ "name": name, "valueFrom": { "resourceFieldRef": { "resource": field } } });
+    let file = json!({ "volumeName": "settings", "path": "app.env", "key": "MODE", "optional": true });
+    let mut value = serde_json::to_value(pod()).unwrap();
+    value["spec"]["containers"][0]["env"] = json!([
+        resource("LIMIT", "limits.memory"),
+        resource("CPU", "limits.cpu"),
+        resource("REQUEST", "requests.cpu"),
+        resource("DISK", "limits.ephemeral-storage"),
+        { "name": "MODE", "valueFrom": { "fileKeyRef": file } },
+    ]);
+    let pod: Pod = serde_json::from_value(value).unwrap();
+    let shown = page(&pod, None, Timestamp::UNIX_EPOCH, &TimeZone::UTC);
+    let expected = "    Environment:
+      LIMIT:    67108864 (limits.memory)
+      CPU:      node allocatable (limits.cpu)
+      REQUEST:  1 (requests.cpu)
+      DISK:     0 (limits.ephemeral-storage)
+      MODE:     <set to the key 'MODE' of file 'app.env' in volume 'settings'>  Optional: true
+";
+    assert!(shown.contains(expected), "{shown}");
+}
+
+#[test]
 fn a_terminating_pod_and_one_without_records_can_be_described() {
     let mut ending = pod();
     let deleted = "2026-11-21T10:04:50Z".parse().unwrap();

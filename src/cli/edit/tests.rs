@@ -26,7 +26,20 @@ impl Node {
     /// Edits the ConfigMap with these replacements, one for each time that the editor opens. Returns the end, the
     /// output, and the texts that the editor opened.
     fn edit(&self, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
-        let originals = [(target(), self.node.find(&target()).unwrap().unwrap())];
+        self.edit_with(SavingArgs::default(), replacements)
+    }
+
+    fn edit_with(&self, saving: SavingArgs, replacements: &[(&str, &str)]) -> (Ended, String, Vec<String>) {
+        let originals = vec![(target(), self.node.find(&target()).unwrap().unwrap())];
+        self.edit_what(What::Objects(saving), originals, replacements)
+    }
+
+    fn edit_what(
+        &self,
+        what: What,
+        originals: Vec<(Target, Value)>,
+        replacements: &[(&str, &str)],
+    ) -> (Ended, String, Vec<String>) {
         let (mut opened, mut told) = (Vec::new(), String::new());
         let mut rounds = replacements.iter();
         let mut launch = |text: &str| {
@@ -43,7 +56,15 @@ impl Node {
             Ok(())
         };
         let mut results = Results::new(&output, &mut tell);
-        let ended = edit(&self.node, &originals, FileFormat::Yaml, &mut launch, &mut results).unwrap();
+        let ended = edit(
+            &self.node,
+            &originals,
+            FileFormat::Yaml,
+            what,
+            &mut launch,
+            &mut results,
+        );
+        let ended = ended.unwrap();
         (ended, told, opened)
     }
 }
@@ -108,6 +129,67 @@ fn a_faulty_file_is_opened_again_with_the_reasons() {
         "{}",
         opened[2]
     );
+}
+
+#[test]
+fn unknown_fields_are_refused_or_dropped() {
+    let node = Node::new();
+    let (_, _, opened) = node.edit(&[("\ndata:", "\ndat: {}\ndata:"), ("\ndat: {}", "")]);
+    assert!(opened[1].contains("unknown field \"dat\""), "{}", opened[1]);
+    let saving = SavingArgs {
+        validate: ValidateArg::IGNORE,
+        ..SavingArgs::default()
+    };
+    let (ended, told, _) = node.edit_with(saving, &[("\ndata:", "\ndat: {}\ndata:\n  b: \"2\"")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(told, "configmap/c edited\n");
+    assert_eq!(node.data(), json!({ "a": "1", "b": "2" }));
+}
+
+#[test]
+fn the_edited_object_is_kept_in_its_annotation_on_request() {
+    let node = Node::new();
+    let annotation = || {
+        let object = node.node.find(&target()).unwrap().unwrap();
+        object["metadata"]["annotations"][last_applied::ANNOTATION].clone()
+    };
+    node.edit(&[("a: \"1\"", "a: \"2\"")]);
+    assert_eq!(annotation(), Value::Null);
+    let saving = SavingArgs {
+        save_config: true,
+        ..SavingArgs::default()
+    };
+    node.edit_with(saving, &[("a: \"2\"", "a: \"3\"")]);
+    let kept: Value = serde_json::from_str(annotation().as_str().unwrap()).unwrap();
+    assert_eq!(kept["data"], json!({ "a": "3" }));
+}
+
+#[test]
+fn the_last_applied_configuration_can_be_edited_alone() {
+    let node = Node::new();
+    let found = || vec![(target(), node.node.find(&target()).unwrap().unwrap())];
+    let error = last_applied_of(found()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("no last-applied-configuration annotation found"),
+        "{error}"
+    );
+    let applied = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c", "namespace": "default" }, "data": { "a": "0" },
+    });
+    let patch = annotation_patch(applied).unwrap();
+    node.node
+        .change(&target(), Part::Main, &mut |current| {
+            Ok(Some(patch.apply(target().kind, current)?))
+        })
+        .unwrap();
+    let what = What::LastApplied(ValidateArg::default());
+    let originals = last_applied_of(found()).unwrap();
+    let (ended, told, opened) = node.edit_what(what, originals, &[("a: \"0\"", "a: \"5\"")]);
+    assert!(matches!(ended, Ended::Saved), "{ended:?}");
+    assert_eq!(told, "configmap/c edited\n");
+    assert!(!opened[0].contains("uid"), "{}", opened[0]);
+    assert_eq!(node.data(), json!({ "a": "1" }));
+    assert_eq!(last_applied_of(found()).unwrap()[0].1["data"], json!({ "a": "5" }));
 }
 
 #[test]

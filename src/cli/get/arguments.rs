@@ -1,9 +1,11 @@
 //! The arguments of `get`, and the output format that they select.
 
+use anyhow::anyhow;
 use serde_json::Value;
 
+use super::super::failure::Failure;
 use super::super::jsonpath::Template;
-use super::super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested};
+use super::super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested, Subresource};
 use super::super::objects::table::Columns;
 use super::super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::super::pods::format::Format;
@@ -34,17 +36,41 @@ pub struct GetArgs {
     /// Watch for changes without listing the objects first
     #[arg(long)]
     pub(super) watch_only: bool,
+    /// Print events of a watch: what happened to each object
+    #[arg(long)]
+    pub(super) output_watch_events: bool,
     /// Don't fail if an object does not exist
     #[arg(long)]
     pub(super) ignore_not_found: bool,
+    /// Get this subresource of the named objects
+    #[arg(long, value_enum, value_name = "SUBRESOURCE")]
+    pub(super) subresource: Option<Subresource>,
+    /// Accepted as in kubectl, without effect: lists are always read as a whole
+    #[arg(long = "chunk-size", default_value_t = 500, value_name = "COUNT")]
+    _chunk_size: u64,
 }
 
 /// The output format.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE or custom-columns=NAME:PATH,…
+    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     pub(super) output: Option<Format>,
+    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the jsonpath template
+    #[arg(
+        long,
+        action = clap::ArgAction::Set,
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub(super) allow_missing_template_keys: bool,
+    /// Show the type in the name of each object
+    #[arg(long)]
+    pub(super) show_kind: bool,
     /// Don't print column headers
     #[arg(long)]
     pub(super) no_headers: bool,
@@ -62,7 +88,32 @@ pub(super) struct Show {
     pub(super) sort_by: Option<Template>,
 }
 
+impl GetArgs {
+    /// Whether changes are shown.
+    pub(super) fn follows(&self) -> bool {
+        self.watch || self.watch_only
+    }
+
+    /// Checks that the arguments do not contradict each other, and what is requested.
+    pub(super) fn check(&self, requested: &Requested) -> Result<(), Failure> {
+        if self.output_watch_events && !self.follows() {
+            let problem = "--output-watch-events option can only be used with --watch or --watch-only";
+            return Err(Failure::usage(anyhow!(problem)));
+        }
+        match self.subresource {
+            None => Ok(()),
+            Some(Subresource::Status) => requested.check_status(),
+        }
+    }
+}
+
 impl Show {
+    /// Applies the options for templates to the format.
+    pub(super) fn prepare(&mut self) {
+        let format = self.output.take();
+        self.output = format.map(|format| format.allowing_missing(self.allow_missing_template_keys));
+    }
+
     /// Whether it is a table.
     pub(super) fn is_table(&self) -> bool {
         matches!(self.output, None | Some(Format::Wide))
@@ -74,7 +125,7 @@ impl Show {
         Columns {
             wide: self.output.is_some(),
             namespace: requested.namespace.is_none(),
-            kind: !is_one_kind,
+            kind: self.show_kind || !is_one_kind,
             labels: &self.label_columns,
             all_labels: self.show_labels,
         }

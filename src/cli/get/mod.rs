@@ -5,6 +5,7 @@ mod watch;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -20,10 +21,12 @@ use crate::stderr::say;
 pub use arguments::GetArgs;
 use arguments::{Show, shown};
 
-pub(super) fn run(args: GetArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(mut args: GetArgs) -> Result<ExitCode, Failure> {
+    args.show.prepare();
     let field_selector = args.field_selector.field_selector.as_ref();
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
-    let follows = args.watch || args.watch_only;
+    args.check(&requested)?;
+    let follows = args.follows();
     // Objects other than Pods exist even while the emulated host does not run.
     let purpose = match requested.is_only_pods() && !follows {
         true => Purpose::Look,
@@ -64,7 +67,15 @@ fn read(reader: &Reader, requested: &Requested, show: &Show) -> anyhow::Result<V
     for group in &requested.groups {
         let mut listing = reader.read(group, requested)?;
         if let Some(path) = &show.sort_by {
-            sort(&mut listing.objects, path)?;
+            // As in kubectl, a single object that is not in a table need not have the field.
+            let may_lack_field = !show.is_table() && listing.objects.len() == 1;
+            let is_found = sort(&mut listing.objects, path)?;
+            if !is_found && !may_lack_field && !listing.objects.is_empty() {
+                bail!(
+                    "couldn't find any field with path {:?} in the list of objects",
+                    path.text()
+                );
+            }
         }
         listings.push(listing);
     }
@@ -103,8 +114,8 @@ fn tables(listings: &[Listing], requested: &Requested, show: &Show, now: Timesta
     text
 }
 
-/// Sorts by the first value that a path finds. Objects without one come first.
-fn sort(objects: &mut Vec<Value>, path: &Template) -> anyhow::Result<()> {
+/// Sorts by the first value that a path finds. Objects without one come first. Returns whether any has one.
+fn sort(objects: &mut Vec<Value>, path: &Template) -> anyhow::Result<bool> {
     let mut keyed = Vec::with_capacity(objects.len());
     for object in objects.drain(..) {
         let key: Option<Value> = path.find(&object)?.into_iter().next().cloned();
@@ -114,8 +125,9 @@ fn sort(objects: &mut Vec<Value>, path: &Template) -> anyhow::Result<()> {
         (Some(left), Some(right)) => jsonpath::order(left, right).unwrap_or(std::cmp::Ordering::Equal),
         (left, right) => left.is_some().cmp(&right.is_some()),
     });
+    let is_found = keyed.iter().any(|(key, _)| key.is_some());
     objects.extend(keyed.into_iter().map(|(_, object)| object));
-    Ok(())
+    Ok(is_found)
 }
 
 #[cfg(test)]

@@ -183,6 +183,60 @@ fn objects_are_selected_by_namespace_labels_and_fields() {
 }
 
 #[test]
+fn types_are_shown_in_names_on_request() {
+    let store = store();
+    assert_eq!(
+        without_ages(&printed(&store.paths, "cm --show-kind")),
+        "NAME          DATA\nconfigmap/a   1\nconfigmap/b   1\n"
+    );
+}
+
+#[test]
+fn contradicting_arguments_are_refused() {
+    for (words, part) in [
+        (
+            "cm --output-watch-events",
+            "can only be used with --watch or --watch-only",
+        ),
+        (
+            "pods --subresource=status",
+            "cannot be used when bulk resources are specified",
+        ),
+        ("cm a --subresource=status", "configmaps have no subresource \"status\""),
+    ] {
+        let args = args(words);
+        let error = args.check(&requested(&args).unwrap()).unwrap_err().error.to_string();
+        assert!(error.contains(part), "{words}: {error}");
+    }
+    for words in [
+        "pod web --subresource=status",
+        "cm --watch-only --output-watch-events",
+        "cm --chunk-size=0",
+    ] {
+        let args = args(words);
+        assert!(args.check(&requested(&args).unwrap()).is_ok(), "{words}");
+    }
+}
+
+#[test]
+fn missing_fields_of_templates_can_be_errors() {
+    let store = store();
+    let shown = |words: &str| {
+        let mut args = args(words);
+        args.show.prepare();
+        let requested = requested(&args).unwrap();
+        let listings = read(&Reader::new(store.paths.clone()), &requested, &args.show).unwrap();
+        let shown = text(&listings, &requested, &args.show, later());
+        shown.map_err(|error| error.to_string())
+    };
+    assert_eq!(shown("cm a -o jsonpath={.none}"), Ok(String::new()));
+    assert_eq!(
+        shown("cm a -o jsonpath={.none} --allow-missing-template-keys=false"),
+        Err("error executing jsonpath \"{.none}\": Error executing template: none is not found".to_owned())
+    );
+}
+
+#[test]
 fn one_named_object_is_printed_alone_and_others_as_a_list() {
     let store = store();
     let names = |words: &str| {
@@ -290,6 +344,33 @@ fn objects_are_sorted_by_any_field() {
         printed(&store.paths, "secrets --sort-by=.type -o name"),
         "secret/token\nsecret/tls\n"
     );
+}
+
+#[test]
+fn a_field_to_sort_by_that_no_object_has_is_an_error() {
+    let store = store();
+    let sorted = |words: &str| {
+        let args = args(words);
+        let requested = requested(&args).unwrap();
+        let listings = read(&Reader::new(store.paths.clone()), &requested, &args.show);
+        listings.map(drop).map_err(|error| error.to_string())
+    };
+    let error = "couldn't find any field with path \"{.metadata.nope}\" in the list of objects";
+    for words in [
+        "cm --sort-by=.metadata.nope",
+        "cm a --sort-by metadata.nope",
+        "cm -o name --sort-by={.metadata.nope}",
+        "cm,secrets --sort-by=.metadata.nope",
+    ] {
+        assert_eq!(sorted(words), Err(error.to_owned()), "{words}");
+    }
+    for words in [
+        "sa --sort-by=.metadata.nope",
+        "cm a -o name --sort-by=.metadata.nope",
+        "secrets --sort-by=.metadata.labels.app",
+    ] {
+        assert_eq!(sorted(words), Ok(()), "{words}");
+    }
 }
 
 #[test]

@@ -7,19 +7,24 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use microkube_manifest::kinds::Kind;
 use microkube_store::{Event, Key, Object, Watch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::failure::{Failure, complain};
 use super::super::objects::arguments::{Group, Requested, not_found};
 use super::super::objects::listing::{Reader, is_selected, kind_of, report};
 use super::super::objects::name::ObjectName;
 use super::super::pods::format::{Format, Objects};
-use super::super::print::emit;
+use super::super::print::{emit, escaped};
 use super::super::table::Columns as Layout;
 use super::arguments::{GetArgs, shown};
 
 /// An object to show.
-type Shown = (&'static Kind, Value);
+struct Shown {
+    kind: &'static Kind,
+    object: Value,
+    /// `ADDED`, `MODIFIED` or `DELETED`.
+    event: &'static str,
+}
 
 /// Shows the objects, then every change.
 pub(super) fn watch(reader: &Reader, requested: &Requested, args: &GetArgs) -> Result<ExitCode, Failure> {
@@ -65,16 +70,26 @@ impl<'a> Output<'a> {
         let show = &self.args.show;
         let mut text = String::new();
         let Some(format) = show.output.as_ref().filter(|_| !show.is_table()) else {
-            for objects in objects.chunk_by(|(kind, _), (next, _)| kind.kind == next.kind) {
+            for objects in objects.chunk_by(|shown, next| shown.kind.kind == next.kind.kind) {
                 text += &self.table(objects);
             }
             return Ok(text);
         };
-        for (_, object) in objects {
-            if matches!(format, Format::Yaml) {
-                text.push_str("---\n");
+        for Shown { object, event, .. } in objects {
+            let object = shown(object.clone(), show);
+            let has_event = self.args.output_watch_events;
+            match format {
+                Format::Json if has_event => text += &event_line(event, &object)?,
+                Format::Yaml => {
+                    text.push_str("---\n");
+                    let object = match has_event {
+                        true => json!({ "object": object, "type": event }),
+                        false => object,
+                    };
+                    text += &format.print(&Objects::One(object), false)?;
+                }
+                _ => text += &format.print(&Objects::One(object), !self.has_header)?,
             }
-            text += &format.print(&Objects::One(shown(object.clone(), show)), !self.has_header)?;
             self.has_header = true;
         }
         Ok(text)
@@ -82,7 +97,7 @@ impl<'a> Output<'a> {
 
     /// The rows for objects of one kind.
     fn table(&mut self, objects: &[Shown]) -> String {
-        let Some((kind, _)) = objects.first() else {
+        let Some(Shown { kind, .. }) = objects.first() else {
             return String::new();
         };
         let has_header = !self.args.show.no_headers;
@@ -91,13 +106,13 @@ impl<'a> Output<'a> {
         let now = Timestamp::now();
         let mut rows: Vec<Vec<String>> = objects
             .iter()
-            .map(|(_, object)| columns.row(kind, object, now))
+            .map(|shown| self.with_event(shown.event, columns.row(kind, &shown.object, now)))
             .collect();
         let mut text = String::new();
         if is_other {
             self.layout = Layout::default();
             if has_header {
-                rows.insert(0, columns.header(kind));
+                rows.insert(0, self.with_event("EVENT", columns.header(kind)));
             }
             // As between the tables of `get`.
             if has_header && self.kind.is_some() {
@@ -107,6 +122,20 @@ impl<'a> Output<'a> {
         }
         text + &self.layout.lines(&rows)
     }
+
+    /// The cells, after the event if it is requested.
+    fn with_event(&self, event: &str, mut cells: Vec<String>) -> Vec<String> {
+        if self.args.output_watch_events {
+            cells.insert(0, event.to_owned());
+        }
+        cells
+    }
+}
+
+/// A watch event, in one line as in kubectl.
+fn event_line(event: &str, object: &Value) -> anyhow::Result<String> {
+    let object = serde_json::to_string(object)?;
+    Ok(escaped(&format!("{{\"type\":\"{event}\",\"object\":{object}}}\n")))
 }
 
 /// Objects of all kinds.
@@ -143,7 +172,11 @@ impl<'a> ObjectWatch<'a> {
                 complain(&report(error));
             }
             for object in list.items.iter().filter(|object| watch.shows(kind, object)) {
-                first.push((kind, object.value().clone()));
+                first.push(Shown {
+                    kind,
+                    object: object.value().clone(),
+                    event: "ADDED",
+                });
             }
             let shown = list.items.iter().filter(|object| watch.shows(kind, object));
             let shown: Vec<_> = shown.map(|object| (kind.kind, key(object))).collect();
@@ -162,15 +195,22 @@ impl<'a> ObjectWatch<'a> {
     fn after(&mut self, event: &Event) -> Option<Shown> {
         let object = event.object();
         let kind = kind_of(object)?;
-        let is_shown = match event {
+        let event = match event {
             Event::Added(_) | Event::Modified(_) if self.shows(kind, object) => {
-                self.known.insert((kind.kind, key(object)));
-                true
+                match self.known.insert((kind.kind, key(object))) {
+                    true => "ADDED",
+                    false => "MODIFIED",
+                }
             }
             // It is gone, or has left the selection: kubectl shows it once more.
-            _ => self.known.remove(&(kind.kind, key(object))),
+            _ if self.known.remove(&(kind.kind, key(object))) => "DELETED",
+            _ => return None,
         };
-        is_shown.then(|| (kind, object.value().clone()))
+        Some(Shown {
+            kind,
+            object: object.value().clone(),
+            event,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ pub enum JsonPathError {
         reason: ParseError,
     },
     /// It cannot be applied to the value.
-    #[error("error executing jsonpath {template}: {reason}")]
+    #[error("error executing jsonpath {template:?}: Error executing template: {reason}")]
     Evaluate {
         /// The start of the template.
         template: String,
@@ -88,6 +88,8 @@ pub enum ParseError {
 pub enum EvaluateError {
     #[error("expected a single path, without text or ranges")]
     NotOnePath,
+    #[error("{0} is not found")]
+    NotFound(String),
     #[error("the template visits more than {max} values")]
     TooManyVisits { max: usize },
     #[error("the result is too large")]

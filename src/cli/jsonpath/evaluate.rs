@@ -1,5 +1,5 @@
-//! Applies a template to a value, by the rules of client-go's `jsonpath.go` with missing keys allowed, like kubectl: a
-//! missing field finds nothing, a missing index is an error.
+//! Applies a template to a value, by the rules of client-go's `jsonpath.go`. With missing keys allowed, as by default in
+//! kubectl, a missing field finds nothing. A missing index is always an error.
 
 use std::cmp::Ordering;
 
@@ -15,16 +15,33 @@ const MAX_VISITS: usize = 1_000_000;
 const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
 /// The resulting text.
-pub(super) fn render(nodes: &[Node], root: &Value) -> Result<String, EvaluateError> {
-    let mut evaluation = Evaluation { visits: 0 };
+pub(super) fn render(nodes: &[Node], root: &Value, allows_missing: bool) -> Result<String, EvaluateError> {
+    let mut evaluation = Evaluation {
+        visits: 0,
+        allows_missing,
+    };
     let mut text = String::new();
     evaluation.render(nodes, root, &mut text)?;
     Ok(text)
 }
 
+/// A JSON list for each text, and for the values found by each expression.
+pub(super) fn render_as_json(nodes: &[Node], root: &Value, allows_missing: bool) -> Result<String, EvaluateError> {
+    let mut evaluation = Evaluation {
+        visits: 0,
+        allows_missing,
+    };
+    let mut text = String::new();
+    evaluation.render_as_json(nodes, root, &mut text)?;
+    Ok(text)
+}
+
 /// The values found by the template's expressions.
 pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Value>, EvaluateError> {
-    let mut evaluation = Evaluation { visits: 0 };
+    let mut evaluation = Evaluation {
+        visits: 0,
+        allows_missing: true,
+    };
     let mut found = Vec::new();
     for node in nodes {
         match node {
@@ -39,6 +56,7 @@ pub(super) fn find<'v>(nodes: &'v [Node], root: &'v Value) -> Result<Vec<&'v Val
 
 struct Evaluation {
     visits: usize,
+    allows_missing: bool,
 }
 
 impl Evaluation {
@@ -68,6 +86,22 @@ impl Evaluation {
         Ok(())
     }
 
+    fn render_as_json(&mut self, nodes: &[Node], current: &Value, text: &mut String) -> Result<(), EvaluateError> {
+        for node in nodes {
+            match node {
+                Node::Text(literal) => push_list(text, &[&Value::String(literal.clone())])?,
+                Node::Action(steps) => push_list(text, &self.steps(steps, vec![current])?)?,
+                Node::Range(steps, inner) => {
+                    for value in self.steps(steps, vec![current])? {
+                        self.visit(1)?;
+                        self.render_as_json(inner, value, text)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn visit(&mut self, values: usize) -> Result<(), EvaluateError> {
         self.visits = self.visits.saturating_add(values);
         if self.visits > MAX_VISITS {
@@ -90,9 +124,16 @@ impl Evaluation {
                     united
                 }
                 _ => {
-                    let mut next = Vec::new();
+                    let (mut next, is_empty) = (Vec::new(), values.is_empty());
                     for value in values {
                         self.step(step, value, &mut next)?;
+                    }
+                    if let Step::Field(name) = step
+                        && next.is_empty()
+                        && !is_empty
+                        && !self.allows_missing
+                    {
+                        return Err(EvaluateError::NotFound(name.clone()));
                     }
                     next
                 }
@@ -163,7 +204,15 @@ impl Evaluation {
         Ok(())
     }
 
+    /// Whether an item meets the condition. Its fields may always be missing.
     fn holds(&mut self, filter: &Filter, item: &Value) -> Result<bool, EvaluateError> {
+        let allows_missing = std::mem::replace(&mut self.allows_missing, true);
+        let holds = self.condition(filter, item);
+        self.allows_missing = allows_missing;
+        holds
+    }
+
+    fn condition(&mut self, filter: &Filter, item: &Value) -> Result<bool, EvaluateError> {
         match filter {
             Filter::Exists(steps) => {
                 let found = self.steps(steps, vec![item]);
@@ -283,15 +332,43 @@ fn push(text: &mut String, value: &Value) {
     match value {
         Value::String(string) => text.push_str(string),
         Value::Null => text.push_str("<nil>"),
-        other => {
-            for character in other.to_string().chars() {
-                match character {
-                    '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                        text.push_str(&format!("\\u{:04x}", u32::from(character)));
-                    }
-                    _ => text.push(character),
-                }
+        other => push_json(text, &other.to_string(), ""),
+    }
+}
+
+/// A JSON list, indented by four spaces, and a line break.
+fn push_list(text: &mut String, list: &[&Value]) -> Result<(), EvaluateError> {
+    const INDENT: &str = "    ";
+    text.push('[');
+    for (index, value) in list.iter().enumerate() {
+        let separator = if index == 0 { "\n" } else { ",\n" };
+        text.push_str(separator);
+        text.push_str(INDENT);
+        let mut json = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(INDENT.as_bytes());
+        let mut serializer = serde_json::Serializer::with_formatter(&mut json, formatter);
+        // A value in memory is always JSON.
+        let _ = serde::Serialize::serialize(value, &mut serializer);
+        push_json(text, &String::from_utf8_lossy(&json), INDENT);
+        bounded(text)?;
+    }
+    let end = if list.is_empty() { "]\n" } else { "\n]\n" };
+    text.push_str(end);
+    bounded(text)
+}
+
+/// JSON with the escapes that Go's encoder adds. The lines after the first are indented.
+fn push_json(text: &mut String, json: &str, indent: &str) {
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(character)));
             }
+            '\n' => {
+                text.push('\n');
+                text.push_str(indent);
+            }
+            _ => text.push(character),
         }
     }
 }

@@ -19,6 +19,8 @@ use parse::Node;
 pub struct Template {
     text: String,
     nodes: Vec<Node>,
+    /// Whether a missing field finds nothing, instead of being an error.
+    allows_missing: bool,
 }
 
 impl Template {
@@ -31,6 +33,7 @@ impl Template {
         Ok(Self {
             text: template.to_owned(),
             nodes,
+            allows_missing: true,
         })
     }
 
@@ -52,13 +55,33 @@ impl Template {
         Self::parse(&format!("{{{dot}{inner}}}"))
     }
 
-    /// Applies the template to `root`. A missing field gives nothing.
+    /// The template, with braces and dot.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The template for which a missing field is an error, unless it is allowed.
+    #[must_use]
+    pub fn allowing_missing(self, allows_missing: bool) -> Self {
+        Self { allows_missing, ..self }
+    }
+
+    /// Applies the template to `root`. A missing field gives nothing, unless it is an error.
     ///
     /// # Errors
     /// [`JsonPathError`] if the template cannot be applied to this value: a missing index, a filter on something other
     /// than a list.
     pub fn render(&self, root: &Value) -> Result<String, JsonPathError> {
-        evaluate::render(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
+        self.checked(evaluate::render(&self.nodes, root, self.allows_missing))
+    }
+
+    /// Applies the template to `root`: a JSON list for each of its parts.
+    ///
+    /// # Errors
+    /// See [`Self::render`].
+    pub fn render_as_json(&self, root: &Value) -> Result<String, JsonPathError> {
+        self.checked(evaluate::render_as_json(&self.nodes, root, self.allows_missing))
     }
 
     /// The values found by the template's expressions.
@@ -66,7 +89,11 @@ impl Template {
     /// # Errors
     /// See [`Self::render`].
     pub fn find<'v>(&'v self, root: &'v Value) -> Result<Vec<&'v Value>, JsonPathError> {
-        evaluate::find(&self.nodes, root).map_err(|reason| JsonPathError::evaluate(&self.text, reason))
+        self.checked(evaluate::find(&self.nodes, root))
+    }
+
+    fn checked<T>(&self, result: Result<T, error::EvaluateError>) -> Result<T, JsonPathError> {
+        result.map_err(|reason| JsonPathError::evaluate(&self.text, reason))
     }
 }
 

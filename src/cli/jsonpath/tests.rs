@@ -165,7 +165,7 @@ fn an_index_out_of_range_and_a_comparison_of_different_types_are_errors() {
         ("{.items[?(@.ports[*]==80)]}", "can only compare one element at a time"),
     ] {
         let error = Template::parse(template).unwrap().render(&pods()).unwrap_err();
-        let expected = format!("error executing jsonpath {template}: {reason}");
+        let expected = format!("error executing jsonpath {template:?}: Error executing template: {reason}");
         assert_eq!(error.to_string(), expected);
     }
 }
@@ -180,6 +180,54 @@ fn values_are_printed_as_go_prints_them() {
     );
     assert_eq!(render("{.a.url} {.b} {.c}"), "https://x.test/?a=b&c=<d> <nil> a&b");
     assert_eq!(render("{}"), render("{@}"));
+}
+
+#[test]
+fn every_part_of_a_template_is_a_list_in_json() {
+    let value = json!({ "data": { "a": "<b", "b": ["c", {}] } });
+    let render = |template: &str| Template::parse(template).unwrap().render_as_json(&value).unwrap();
+    assert_eq!(
+        render("x{.data.a}{.none}"),
+        "[\n    \"x\"\n]\n[\n    \"\\u003cb\"\n]\n[]\n"
+    );
+    assert_eq!(
+        render("{.data}"),
+        "[\n    {\n        \"a\": \"\\u003cb\",\n        \"b\": [\n            \"c\",\n            {}\n        ]\n    }\n]\n"
+    );
+    assert_eq!(
+        render("{range .data.b[*]}{@}{end}{.data.b[*]}"),
+        "[\n    \"c\"\n]\n[\n    {}\n]\n[\n    \"c\",\n    {}\n]\n"
+    );
+}
+
+#[test]
+fn missing_fields_can_be_errors() {
+    let value = json!({ "a": { "b": 1 }, "list": [{ "c": 1 }, {}], "empty": [] });
+    let render = |template: &str| {
+        let template = Template::parse(template).unwrap().allowing_missing(false);
+        template.render(&value).map_err(|error| error.to_string())
+    };
+    let missing = |template: &str, name: &str| {
+        Err(format!(
+            "error executing jsonpath {template:?}: Error executing template: {name} is not found"
+        ))
+    };
+    for template in ["{.none}", "{.a.none.b}", "{.a.b.none}", "{range .none}{end}"] {
+        assert_eq!(render(template), missing(template, "none"));
+    }
+    // Fields that some values have, or that a condition asks for, may be missing.
+    for (template, expected) in [
+        ("{.list[*].c}", "1"),
+        ("{.empty[*].none}", ""),
+        ("{.list[?(@.c==1)].c}", "1"),
+        ("{.list[?(@.d)]}", ""),
+    ] {
+        assert_eq!(render(template), Ok(expected.to_owned()), "{template}");
+    }
+    assert_eq!(
+        render("{.list[?(@.d)].c}{.none}"),
+        missing("{.list[?(@.d)].c}{.none}", "none")
+    );
 }
 
 #[test]
@@ -210,7 +258,9 @@ proptest! {
     #[test]
     fn any_template_is_filled_in_or_refused(template in "[{}.\\[\\]@$*?()='\"a0-9:,<>!\\\\ ]{0,40}|\\PC{0,20}") {
         if let Ok(template) = Template::parse(&template) {
-            let _ = template.render(&json!({ "a": [{ "a": 1 }, [0, "a"]], "0": { "a": null } }));
+            let value = json!({ "a": [{ "a": 1 }, [0, "a"]], "0": { "a": null } });
+            let _ = template.render(&value);
+            let _ = template.render_as_json(&value);
         }
         if let Ok(template) = Template::parse_relaxed(&template) {
             let _ = template.find(&json!({ "a": [1] }));

@@ -7,11 +7,13 @@ use microkube_store::Object;
 use super::super::completion;
 use super::super::failure::Failure;
 use super::super::manifests::FilenameArgs;
+use super::super::object_failure::as_kubectl_error;
 use super::super::pods::arguments::{PodName, Scope, ScopeArgs, SelectorArg};
 use super::super::selector::Selector;
 use super::field_selector::FieldSelector;
 use super::manifests;
 use super::name::ObjectName;
+use crate::objects::ObjectError;
 
 /// Objects by type and name, on the command line or in manifests.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,6 +32,12 @@ pub(in crate::cli) struct FieldSelectorArg {
     /// status.phase (Namespaces, Pods)
     #[arg(long, value_name = "SELECTOR", value_parser = str::parse::<FieldSelector>)]
     pub(in crate::cli) field_selector: Option<FieldSelector>,
+}
+
+/// A part of objects that verbs can read and change alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(in crate::cli) enum Subresource {
+    Status,
 }
 
 /// Objects of one kind.
@@ -189,6 +197,31 @@ impl Requested {
     /// Whether the request is for a single object, by its name.
     pub(in crate::cli) fn is_single(&self) -> bool {
         matches!(self.groups.as_slice(), [group] if group.names.len() == 1)
+    }
+
+    /// Checks that the subresource `status` of these objects can be read.
+    ///
+    /// # Errors
+    /// If no objects are named, or a kind has no status.
+    pub(in crate::cli) fn check_status(&self) -> Result<(), Failure> {
+        if !self.has_names() {
+            let problem = "subresource cannot be used when bulk resources are specified";
+            return Err(Failure::usage(anyhow!(problem)));
+        }
+        match self
+            .groups
+            .iter()
+            .find(|group| !group.kind.subresources.contains(&"status"))
+        {
+            None => Ok(()),
+            Some(group) => {
+                let error = ObjectError::NoSubresource {
+                    resource: group.kind.qualified_plural(),
+                    subresource: "status",
+                };
+                Err(as_kubectl_error(error, None).into())
+            }
+        }
     }
 
     /// Whether only Pods are named.

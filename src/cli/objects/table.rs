@@ -57,7 +57,7 @@ impl Columns<'_> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         for label in self.labels {
             let value = labels.and_then(|labels| labels.get(label)).map(text);
-            row.push(value.unwrap_or_else(none));
+            row.push(value.unwrap_or_default());
         }
         if self.all_labels {
             let labels = labels.into_iter().flatten();
@@ -238,9 +238,9 @@ storageclass.storage.k8s.io/slow             p                    Delete        
         assert_eq!(
             shown("cm", &columns, &config_maps),
             "\
-NAMESPACE   NAME   DATA   AGE     TIER     APP      LABELS
-shop        a      0      3m20s   x        web      app=web,example.com/tier=x
-shop        b      0      3m20s   <none>   <none>   <none>
+NAMESPACE   NAME   DATA   AGE     TIER   APP   LABELS
+shop        a      0      3m20s   x      web   app=web,example.com/tier=x
+shop        b      0      3m20s                <none>
 "
         );
         assert!(

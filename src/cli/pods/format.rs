@@ -1,5 +1,6 @@
 //! `-o`: the output formats for objects.
 
+use std::io::Read as _;
 use std::str::FromStr;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -19,8 +20,17 @@ pub(in crate::cli) enum Format {
     Yaml,
     Name,
     JsonPath(Template),
+    /// The values that the template finds, in a JSON list.
+    JsonPathAsJson(Template),
     CustomColumns(Vec<(String, Template)>),
 }
+
+/// The formats in help texts and messages, except wide.
+pub(in crate::cli) const FORMATS: &str = "json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, \
+     jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH";
+
+/// Maximum size of a file with a template or with columns: that of a template.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 impl FromStr for Format {
     type Err = anyhow::Error;
@@ -32,12 +42,18 @@ impl FromStr for Format {
                 "json" => Self::Json,
                 "yaml" => Self::Yaml,
                 "name" => Self::Name,
-                "jsonpath" => bail!("template format specified but no template given"),
+                "jsonpath" | "jsonpath-as-json" | "jsonpath-file" => {
+                    bail!("template format specified but no template given")
+                }
                 "custom-columns" => bail!("custom-columns format specified but no custom columns given"),
+                "custom-columns-file" => bail!("custom-columns-file format specified but no custom columns file given"),
                 _ => return Err(unknown(text)),
             },
             Some(("jsonpath", template)) => Self::JsonPath(Template::parse(template)?),
+            Some(("jsonpath-as-json", template)) => Self::JsonPathAsJson(Template::parse(template)?),
+            Some(("jsonpath-file", path)) => Self::JsonPath(Template::parse(&file(path)?)?),
             Some(("custom-columns", columns)) => Self::CustomColumns(custom_columns(columns)?),
+            Some(("custom-columns-file", path)) => columns_of_file(&file(path)?)?,
             Some(_) => return Err(unknown(text)),
         })
     }
@@ -46,8 +62,52 @@ impl FromStr for Format {
 fn unknown(text: &str) -> anyhow::Error {
     anyhow!(
         "unable to match a printer suitable for the output format {text:?}, allowed formats are: \
-         custom-columns,json,jsonpath,name,wide,yaml"
+         custom-columns,custom-columns-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,wide,yaml"
     )
+}
+
+/// The text in a file.
+fn file(path: &str) -> anyhow::Result<String> {
+    let context = || format!("error reading --template {path}");
+    let file = std::fs::File::open(path).with_context(context)?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .with_context(context)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        bail!("{}: the file is larger than {MAX_FILE_BYTES} bytes", context());
+    }
+    Ok(text)
+}
+
+/// A line with the titles, and one with the paths, separated by spaces.
+///
+/// # Errors
+/// If a line is missing, the lines differ in length, or a path is invalid.
+pub(in crate::cli) fn columns_of_file(text: &str) -> anyhow::Result<Format> {
+    const EXPECTED: &str =
+        "Expected format is one line of space separated headers, one line of space separated column specs.";
+    let mut lines = text.lines();
+    let Some(titles) = lines.next() else {
+        bail!("invalid template, missing header line. {EXPECTED}");
+    };
+    let Some(paths) = lines.next() else {
+        bail!("invalid template, missing spec line. {EXPECTED}");
+    };
+    let titles: Vec<&str> = titles.split_whitespace().collect();
+    let paths: Vec<&str> = paths.split_whitespace().collect();
+    if titles.len() != paths.len() {
+        bail!(
+            "number of headers ({}) and field specifications ({}) don't match",
+            titles.len(),
+            paths.len()
+        );
+    }
+    let columns = titles
+        .into_iter()
+        .zip(paths)
+        .map(|(title, path)| Ok((title.to_owned(), Template::parse_relaxed(path)?)));
+    Ok(Format::CustomColumns(columns.collect::<anyhow::Result<_>>()?))
 }
 
 /// `NAME:.metadata.name,PHASE:.status.phase`
@@ -128,6 +188,15 @@ impl Objects {
 }
 
 impl Format {
+    /// The format in which missing fields of templates are errors, unless they are allowed.
+    pub(in crate::cli) fn allowing_missing(self, allows_missing: bool) -> Self {
+        match self {
+            Self::JsonPath(template) => Self::JsonPath(template.allowing_missing(allows_missing)),
+            Self::JsonPathAsJson(template) => Self::JsonPathAsJson(template.allowing_missing(allows_missing)),
+            other => other,
+        }
+    }
+
     /// The objects in this format. The verb handles [`Format::Wide`] itself.
     ///
     /// # Errors
@@ -139,6 +208,7 @@ impl Format {
             Self::Yaml => yaml::document(&objects.as_one()),
             Self::Name => objects.each().iter().map(|object| name(object) + "\n").collect(),
             Self::JsonPath(template) => template.render(&objects.as_one())?,
+            Self::JsonPathAsJson(template) => escaped(&template.render_as_json(&objects.as_one())?),
             Self::CustomColumns(columns) => {
                 let mut rows = Vec::new();
                 if headers {
@@ -237,6 +307,43 @@ mod tests {
     }
 
     #[test]
+    fn templates_and_columns_can_be_in_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("template");
+        let one = Objects::of(&[pod("web")], true).unwrap();
+        let print_file = |format: &str, text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let format = format!("{format}={}", path.display()).parse::<Format>();
+            format.map_or_else(|error| error.to_string(), |format| format.print(&one, true).unwrap())
+        };
+        assert_eq!(print_file("jsonpath-file", "{.kind} {.metadata.name}\n"), "Pod web\n");
+        assert_eq!(
+            print_file(
+                "custom-columns-file",
+                "NAME\tA\n.metadata.name  {.metadata.labels.a}\nmore\n"
+            ),
+            "NAME   A\nweb    b\n"
+        );
+        assert_eq!(
+            print_file("custom-columns-file", "A B\n.a\n"),
+            "number of headers (2) and field specifications (1) don't match"
+        );
+        assert!(print_file("custom-columns-file", "A\n").starts_with("invalid template, missing spec line"));
+        assert_eq!(print("jsonpath-as-json={.metadata.name}", &one), "[\n    \"web\"\n]\n");
+    }
+
+    #[test]
+    fn missing_fields_are_errors_on_request() {
+        let one = Objects::of(&[pod("web")], true).unwrap();
+        for format in ["jsonpath={.none}", "jsonpath-as-json={.none}"] {
+            let format: Format = format.parse().unwrap();
+            assert!(format.clone().allowing_missing(true).print(&one, true).is_ok());
+            let error = format.allowing_missing(false).print(&one, true).unwrap_err();
+            assert!(error.to_string().ends_with("none is not found"), "{error}");
+        }
+    }
+
+    #[test]
     fn custom_columns_support_dotted_keys_unions_and_kubectls_values() {
         let object = json!({ "kind": "Pod", "metadata": {
             "name": "web", "labels": { "app.kubernetes.io/name": "shop", "tier": "front" }, "finalizers": ["a", "b"], "none": null,
@@ -260,13 +367,19 @@ mod tests {
     #[test]
     fn unknown_formats_are_refused_with_a_list_of_the_known_ones() {
         for (format, part) in [
-            ("xml", "allowed formats are: custom-columns,json"),
+            ("xml", "allowed formats are: custom-columns,custom-columns-file,json"),
             ("jsonpath", "no template given"),
+            ("jsonpath-file", "no template given"),
+            ("jsonpath-file=/no/such", "error reading --template /no/such"),
+            ("jsonpath-file=/dev/zero", "larger than 65536 bytes"),
+            ("custom-columns-file", "no custom columns file given"),
+            ("custom-columns-file=/dev/null", "missing header line"),
+            ("jsonpath-as-json={.a", "unclosed action"),
             ("jsonpath={.a", "unclosed action"),
             ("custom-columns=A", "expected <header>:<json-path-expr>"),
             ("xml=1", "allowed formats"),
         ] {
-            let error = format.parse::<Format>().unwrap_err().to_string();
+            let error = format!("{:#}", format.parse::<Format>().unwrap_err());
             assert!(error.contains(part), "{format}: {error}");
         }
     }

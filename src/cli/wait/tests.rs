@@ -29,10 +29,16 @@ fn result(pods: &TestPods, words: &[&str], condition: &str, timeout: Duration) -
     let mut met = Vec::new();
     let condition = condition.parse().unwrap();
     let reader = Reader::new(pods.paths.clone());
-    let failures = wait(&reader, &requested_by(words), &condition, timeout, &mut |kind, name| {
-        met.push(format!("{}/{name}", type_in_names(kind)));
-        Ok(())
-    });
+    let failures = wait(
+        &reader,
+        &requested_by(words),
+        &condition,
+        timeout,
+        &mut |kind, object| {
+            met.push(text(kind, object, Some(&Format::Name))?.trim_end().to_owned());
+            Ok(())
+        },
+    );
     let failures = failures.unwrap_or_else(|error| vec![error]);
     (met, failures.iter().map(|error| format!("{error:#}")).collect())
 }
@@ -61,6 +67,22 @@ fn a_condition_already_met_is_reported_at_once() {
             "{condition}: {failures:?}"
         );
     }
+}
+
+#[test]
+fn objects_are_named_or_printed_in_a_format() {
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" } });
+    let (kind, object) = (
+        microkube_manifest::kinds::named("cm").unwrap(),
+        Object::new(object).unwrap(),
+    );
+    let shown = |format: Option<&str>| {
+        let format: Option<Format> = format.map(|format| format.parse().unwrap());
+        text(kind, &object, format.as_ref()).unwrap()
+    };
+    assert_eq!(shown(None), "configmap/a condition met\n");
+    assert_eq!(shown(Some("name")), "configmap/a\n");
+    assert_eq!(shown(Some("jsonpath={.kind}")), "ConfigMap");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) fn wait(
     requested: &Requested,
     condition: &Condition,
     timeout: Duration,
-    met: &mut dyn FnMut(&Kind, &str) -> anyhow::Result<()>,
+    met: &mut dyn FnMut(&Kind, &Object) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<anyhow::Error>> {
     let deadline = Instant::now() + timeout;
     let groups = requested.by_kind();
@@ -53,7 +53,7 @@ pub(super) fn wait(
         are_none &= list.items.is_empty() && list.damaged.is_empty();
         for object in selected(group, &list, requested) {
             if condition.is_met(object.value())? {
-                met(group.kind, object.name())?;
+                met(group.kind, object)?;
             } else {
                 awaited.push(Awaited::existing(group.kind, object));
             }
@@ -88,7 +88,7 @@ pub(super) fn wait(
                 false => Check::NotYet,
             };
             match check {
-                Check::Met => met(kind, object.name())?,
+                Check::Met => met(kind, object)?,
                 Check::NotYet => still.push(one),
                 Check::Failed(error) => failures.push(error),
             }

@@ -382,7 +382,7 @@ impl PodRun {
         changed.metadata.generation = generation;
         if let Some(problems) = forbidden(&changed, &SecurityPolicy::of_environment()?) {
             let name = &self.pod.record.name;
-            return Ok(refused(format!("Pod {name:?} is invalid: {problems}")));
+            return Ok(refused(format!("The Pod {name:?} is invalid: {problems}")));
         }
         let changed = match self.keeper.change(changed).await {
             Ok(changed) => changed,
@@ -522,7 +522,7 @@ fn check_added(pod: &Pod, container: &EphemeralContainer, lifecycle: &Lifecycle)
     let problems = ephemeral::validate_added(pod, container);
     if !problems.is_empty() {
         let messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
-        return Err(format!("Pod {name:?} is invalid: {}", messages.join(", ")));
+        return Err(format!("The Pod {name:?} is invalid: {}", messages.join(", ")));
     }
     if lifecycle.ephemeral_count() >= MAX_EPHEMERAL_CONTAINERS {
         return Err(format!(

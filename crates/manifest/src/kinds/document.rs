@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::super::documents::Input;
 use super::super::error::{FieldPath, FileProblems, Location, ManifestError, Problem, Problems};
 use super::super::node::{Node, Value};
+use super::super::unknown_fields::{self, UnknownFields};
 use super::super::{nodes, support, typed};
 use super::json;
 use super::object::Object;
@@ -19,6 +20,8 @@ pub struct Document {
     node: Rc<Node>,
     kind: &'static Kind,
     object: Object,
+    /// The unknown fields that were dropped.
+    dropped_fields: Vec<Problem>,
 }
 
 /// Shows only the object's identity, because values may be secret.
@@ -52,9 +55,16 @@ impl Document {
     }
 
     /// The object exactly as written, including `null`, and with `apiVersion` and `kind`, which items of typed lists
-    /// omit.
+    /// omit. Dropped fields are left out.
     pub fn written(&self) -> Json {
-        written(&self.node, &self.kind.api_version(), self.kind.kind)
+        let mut value = written(&self.node, &self.kind.api_version(), self.kind.kind);
+        unknown_fields::remove(&mut value, &self.dropped_fields);
+        value
+    }
+
+    /// Its unknown fields, if they were dropped.
+    pub fn dropped_fields(&self) -> &[Problem] {
+        &self.dropped_fields
     }
 
     /// The object with its defaults, or all its problems with their places.
@@ -101,21 +111,32 @@ pub(crate) fn written(node: &Node, api_version: &str, kind: &str) -> Json {
 /// Reads all objects of the given files, without defaults and validation, since a document may be only a part of an
 /// object that exists. The error lists all unknown fields, wrong types and unsupported fields, with their places.
 pub fn read_documents(inputs: &[Input<'_>]) -> Result<Vec<Document>, ManifestError> {
-    read(inputs, support::check, false)
+    read_documents_with(inputs, UnknownFields::Refused)
+}
+
+/// Like [`read_documents`], possibly without unknown fields.
+pub fn read_documents_with(inputs: &[Input<'_>], unknown: UnknownFields) -> Result<Vec<Document>, ManifestError> {
+    read(inputs, support::check, false, unknown)
 }
 
 /// Reads all objects of the given files, with defaults. The error lists all problems, with their places.
 pub fn read_objects(inputs: &[Input<'_>]) -> Result<Vec<Object>, ManifestError> {
-    let documents = read(inputs, support::check, true)?;
+    let documents = read(inputs, support::check, true, UnknownFields::Refused)?;
     Ok(documents.into_iter().map(|document| document.object).collect())
 }
 
 /// Reads the object in a parsed document, or the objects of its list. Those with problems are left out.
-pub(crate) fn valid_documents(source: &str, node: &Rc<Node>, problems: &mut Problems) -> Vec<Document> {
+pub(crate) fn valid_documents(
+    source: &str,
+    node: &Rc<Node>,
+    unknown: UnknownFields,
+    problems: &mut Problems,
+) -> Vec<Document> {
     let mut reader = Reader {
         source,
         check: support::check,
         complete: false,
+        unknown,
         documents: Vec::new(),
     };
     reader.node(node, None, problems);
@@ -130,11 +151,17 @@ pub(crate) fn valid_documents(source: &str, node: &Rc<Node>, problems: &mut Prob
 }
 
 /// Reads documents; complete ones are defaulted and validated.
-pub(super) fn read(inputs: &[Input<'_>], check: SupportCheck, complete: bool) -> Result<Vec<Document>, ManifestError> {
+pub(super) fn read(
+    inputs: &[Input<'_>],
+    check: SupportCheck,
+    complete: bool,
+    unknown: UnknownFields,
+) -> Result<Vec<Document>, ManifestError> {
     let mut reader = Reader {
         source: "",
         check,
         complete,
+        unknown,
         documents: Vec::new(),
     };
     let mut files = Vec::new();
@@ -159,6 +186,7 @@ struct Reader<'i> {
     source: &'i str,
     check: SupportCheck,
     complete: bool,
+    unknown: UnknownFields,
     documents: Vec<Document>,
 }
 
@@ -184,7 +212,8 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, node: &Rc<Node>, kind: &'static Kind, problems: &mut Problems) {
-        let (object, mistyped) = kind.decode(node);
+        let (object, mut mistyped) = kind.decode(node);
+        let dropped_fields = self.unknown.take(&mut mistyped);
         let mut invalid = kind.check_support(node, self.check);
         let object = object.map(|mut object| {
             if self.complete {
@@ -203,6 +232,7 @@ impl Reader<'_> {
                 node: Rc::clone(node),
                 kind,
                 object,
+                dropped_fields,
             });
         }
     }

@@ -11,7 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use document::{Document, read_documents, read_objects};
+pub use document::{Document, read_documents, read_documents_with, read_objects};
 pub(crate) use document::{valid_documents, written};
 pub use object::Object;
 pub use table::{Column, Kind, all, find, named};

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::super::error::Problem;
 use super::super::node::Node;
 use super::super::schema::Schema;
+use super::super::unknown_fields::{self, UnknownFields};
 use super::super::{suggest, support};
 use super::json;
 use super::object::{Decoded, Object, decode};
@@ -308,6 +309,14 @@ impl Kind {
             Some(object) if problems.is_empty() => Ok(object),
             _ => Err(problems),
         }
+    }
+
+    /// Removes the fields that this kind does not have from an object, and returns them without places.
+    pub fn drop_unknown_fields(&self, value: &mut Value) -> Vec<Problem> {
+        let (_, mut problems) = self.decode(&json::to_node(value));
+        let dropped = UnknownFields::Dropped.take(&mut problems);
+        unknown_fields::remove(value, &dropped);
+        dropped
     }
 
     /// Sets the defaults in an object of this kind, which may be invalid. The error is that of [`Kind::read`].

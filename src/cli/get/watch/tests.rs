@@ -1,6 +1,5 @@
 use microkube_manifest::kinds;
 use microkube_store::{Deletion, StoreError};
-use serde_json::json;
 
 use super::super::super::pods::test_pods::TestPods;
 use super::super::tests::{args, later, requested, running};
@@ -116,7 +115,7 @@ fn changes_of_objects_are_shown_until_they_are_deleted_or_no_longer_selected() {
     let mut next = || {
         let mut shown = Vec::new();
         while let Some(event) = watch.watch.try_next().unwrap() {
-            if let Some((_, object)) = watch.after(&event) {
+            if let Some(Shown { object, .. }) = watch.after(&event) {
                 let data = object["data"].as_object().unwrap().len();
                 shown.push(format!("{} {data}", object["metadata"]["name"].as_str().unwrap()));
             }
@@ -138,6 +137,46 @@ fn changes_of_objects_are_shown_until_they_are_deleted_or_no_longer_selected() {
         .delete(&resource(kind), &Key::namespaced("default", "a"), &Deletion::default())
         .unwrap();
     assert_eq!(next(), ["a 2"]);
+}
+
+#[test]
+fn events_can_be_shown_with_the_objects() {
+    let store = TestStore::new();
+    let kind = kinds::named("configmaps").unwrap();
+    store.add(kind, config_map("default", "a"));
+    let shown = |words: &str| {
+        let args = args(words);
+        let requested = requested(&args).unwrap();
+        let (mut watch, first) = ObjectWatch::start(&Reader::new(store.paths.clone()), &requested, &args).unwrap();
+        let mut output = Output::new(&requested, &args);
+        let first = output.text(&first).unwrap();
+        store.add(kind, config_map("default", "b"));
+        let key = Key::namespaced("default", "b");
+        store.delete(&resource(kind), &key, &Deletion::default()).unwrap();
+        first + &next(&mut watch, &mut output)
+    };
+    let table = shown("cm -w --output-watch-events --no-headers");
+    let words: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(words, ["ADDED a", "ADDED b", "DELETED b"]);
+    let json = shown("cm -w --output-watch-events -o json");
+    let events: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event["type"].as_str().unwrap(),
+                event["object"]["metadata"]["name"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(names, [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "b")]);
+    assert!(json.starts_with("{\"type\":\"ADDED\",\"object\":{"), "{json}");
+    let yaml = shown("cm -w --output-watch-events -o yaml");
+    assert!(yaml.starts_with("---\nobject:\n  apiVersion: v1\n"), "{yaml}");
+    assert!(yaml.ends_with("type: DELETED\n"), "{yaml}");
 }
 
 #[test]

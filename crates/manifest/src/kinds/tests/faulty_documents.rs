@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::super::super::node::Node;
 use super::super::super::support::IgnoredField;
+use super::super::super::unknown_fields::UnknownFields;
 use super::super::document;
 use super::*;
 
@@ -22,7 +23,7 @@ fn faults(text: &str) -> Vec<String> {
         source: "x",
         text: text.as_bytes(),
     };
-    match document::read(&[input], everything_is_supported, true) {
+    match document::read(&[input], everything_is_supported, true, UnknownFields::Refused) {
         Ok(_) => vec!["accepted".to_owned()],
         Err(error) => error.to_string().lines().map(str::to_owned).collect(),
     }

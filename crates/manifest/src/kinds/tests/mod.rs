@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::documents::Input;
 use super::super::error::{ManifestError, Problem};
+use super::super::unknown_fields::UnknownFields;
 use super::super::validation::config_map::MAX_DATA_BYTES;
 use super::table::{AGE, NAME};
 use super::*;
@@ -316,6 +317,44 @@ fn documents_keep_what_was_written_and_where() {
         problems.problems[0].message,
         "spec.accessModes: Required value: at least 1 access mode is required"
     );
+}
+
+#[test]
+fn unknown_fields_are_dropped_on_request() {
+    let text = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labls: {b: c}}, dat: {}, data: {k: v}}";
+    let input = Input {
+        source: "x.yaml",
+        text: text.as_bytes(),
+    };
+    assert!(read_documents(&[input]).is_err());
+    let documents = read_documents_with(&[input], UnknownFields::Dropped).unwrap();
+    let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+    assert_eq!(documents[0].written(), wanted);
+    let messages = |dropped: &[Problem]| {
+        let mut messages: Vec<_> = dropped.iter().map(|problem| problem.message.clone()).collect();
+        messages.sort();
+        messages
+    };
+    let expected = [
+        "unknown field \"dat\", did you mean \"data\"?",
+        "unknown field \"metadata.labls\", did you mean \"labels\"?",
+    ];
+    assert_eq!(messages(documents[0].dropped_fields()), expected);
+    // Values of wrong types remain problems.
+    let wrong = text.replace("{k: v}", "{k: 1}");
+    let input = Input {
+        source: "x.yaml",
+        text: wrong.as_bytes(),
+    };
+    assert!(read_documents_with(&[input], UnknownFields::Dropped).is_err());
+
+    let mut value = wanted.clone();
+    value["dat"] = json!({});
+    value["metadata"]["labls"] = json!({"b": "c"});
+    let kind = find("v1", "ConfigMap").unwrap();
+    assert_eq!(messages(&kind.drop_unknown_fields(&mut value)), expected);
+    assert_eq!(value, wanted);
+    assert_eq!(kind.drop_unknown_fields(&mut value), []);
 }
 
 #[test]
