@@ -1,120 +1,22 @@
-//! Files and directories of the host that Pods share (`hostPath`): which ones the configuration allows, the checks of
-//! their types, and creating those that are missing. What a share may do is for `share`.
+//! Opens the files and directories of the host that Pods share (`hostPath`): checks their types, and creates those that
+//! are missing.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 
+use super::allowed_host_paths::{ALLOWED_HOST_PATHS, AllowedHostPaths, HostPathType};
 use super::mount_api;
-
-/// The setting for [`AllowedHostPaths`].
-pub const ALLOWED_HOST_PATHS: &str = "MICROKUBE_ALLOWED_HOST_PATHS";
-
-/// The text of the setting for an empty list.
-pub const NO_HOST_PATHS: &str = "none";
 
 /// openat2(2) fails with EAGAIN if something was renamed at the same time; this is the number of attempts.
 const ATTEMPTS: usize = 16;
-
-/// The host's paths that Pods may share: these and everything below them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowedHostPaths(Vec<PathBuf>);
-
-impl Default for AllowedHostPaths {
-    /// All.
-    fn default() -> Self {
-        Self(vec!["/".into()])
-    }
-}
-
-impl AllowedHostPaths {
-    /// From the text of the setting: paths separated by commas, or [`NO_HOST_PATHS`].
-    ///
-    /// # Errors
-    /// The first path that is not absolute or contains `..`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text == NO_HOST_PATHS {
-            return Ok(Self(Vec::new()));
-        }
-        let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());
-        let checked = paths.map(|path| match is_plain(Path::new(path)) {
-            true => Ok(PathBuf::from(path)),
-            false => Err(format!("{path:?} is not an absolute path without \"..\"")),
-        });
-        checked.collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The setting of this process.
-    ///
-    /// # Errors
-    /// See [`Self::parse`].
-    pub fn of_environment() -> Result<Self, String> {
-        match std::env::var_os(ALLOWED_HOST_PATHS).filter(|text| !text.is_empty()) {
-            Some(text) => Self::parse(&text.to_string_lossy()),
-            None => Ok(Self::default()),
-        }
-    }
-
-    /// The paths.
-    pub fn iter(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(PathBuf::as_path)
-    }
-
-    /// Whether a Pod may name this path. Symbolic links are checked when it is opened.
-    #[must_use]
-    pub fn allow(&self, path: &Path) -> bool {
-        self.above(path).is_some()
-    }
-
-    /// The allowed path above `path`, and the rest.
-    fn above<'p>(&self, path: &'p Path) -> Option<(&Path, &'p Path)> {
-        let is_plain = is_plain(path);
-        let mut found = self
-            .0
-            .iter()
-            .filter(|_| is_plain)
-            .filter_map(|allowed| Some((allowed.as_path(), path.strip_prefix(allowed).ok()?)));
-        found.next()
-    }
-}
-
-fn is_plain(path: &Path) -> bool {
-    path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
-}
-
-/// The `type` of a hostPath volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HostPathType {
-    /// Anything; a missing path becomes a directory, as containerd does.
-    #[default]
-    Unset,
-    Directory,
-    DirectoryOrCreate,
-    File,
-    FileOrCreate,
-}
-
-impl HostPathType {
-    /// From the manifest; `None` for types that cannot be shared.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "" => Self::Unset,
-            "Directory" => Self::Directory,
-            "DirectoryOrCreate" => Self::DirectoryOrCreate,
-            "File" => Self::File,
-            "FileOrCreate" => Self::FileOrCreate,
-            _ => return None,
-        })
-    }
-}
 
 /// A path of the host cannot be shared. The first two messages are the kubelet's (`pkg/volume/hostpath`).
 #[derive(Debug, thiserror::Error)]
@@ -293,7 +195,7 @@ mod tests {
 
         /// Opens with this directory as the only allowed one, and returns the opened path below it.
         fn open(&self, name: &str, kind: &str) -> Result<String, String> {
-            let allowed = AllowedHostPaths(vec![self.0.path().to_owned()]);
+            let allowed = AllowedHostPaths::parse(&self.0.path().to_string_lossy()).unwrap();
             let opened = open_host_path(&self.path(name), HostPathType::parse(kind).unwrap(), &allowed);
             let opened = opened.map_err(|error| error.to_string().replace(&*self.0.path().to_string_lossy(), ""))?;
             let link = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).unwrap();
@@ -394,22 +296,6 @@ mod tests {
         for name in ["fifo", "socket"] {
             let message = host.open(name, "").unwrap_err();
             assert!(message.contains("neither a directory nor a regular file"), "{message}");
-        }
-    }
-
-    #[test]
-    fn only_allowed_paths_and_those_below_are_accepted() {
-        let allowed = AllowedHostPaths::parse("/srv/data, /var/log").unwrap();
-        for path in ["/srv/data", "/srv/data/", "/srv/data/a", "/var/log/x/y"] {
-            assert!(allowed.allow(Path::new(path)), "{path}");
-        }
-        for path in ["/", "/srv", "/srv/database", "/srv/data/../x", "srv/data", ""] {
-            assert!(!allowed.allow(Path::new(path)), "{path}");
-        }
-        assert!(AllowedHostPaths::default().allow(Path::new("/etc")));
-        assert!(!AllowedHostPaths::parse(NO_HOST_PATHS).unwrap().allow(Path::new("/etc")));
-        for wrong in ["srv", "/srv,../x", "/a/../b"] {
-            assert!(AllowedHostPaths::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,13 +2,13 @@
 //! disk-backed `emptyDir` volumes, and the files of the host
 //! that Pods share.
 
+mod allowed_host_paths;
 mod host_path;
 mod mount_api;
 mod scratch;
 
-pub use host_path::{
-    ALLOWED_HOST_PATHS, AllowedHostPaths, HostPathError, HostPathType, NO_HOST_PATHS, clone_for_share, open_host_path,
-};
+pub use allowed_host_paths::{ALLOWED_HOST_PATHS, AllowedHostPaths, HostPathType, NO_HOST_PATHS};
+pub use host_path::{HostPathError, clone_for_share, open_host_path};
 
 pub use scratch::{
     Lifetime, SCRATCH_DISK_BYTES, ScratchError, create_scratch_disk, open_scratch_disk, remove_scratch_disk,

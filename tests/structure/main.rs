@@ -58,7 +58,8 @@ const LAYERS: &[&[&str]] = &[
     &["build_id", "frame_header", "installed_files", "stderr", "terminal"],
 ];
 
-/// The files that change the host as root. The files of `src/network` that are not listed only compute.
+/// The files that change the host as root. The files of `src/network` and `src/volume` that are not listed only
+/// compute.
 const PRIVILEGED: &[&str] = &[
     "src/network/firewall.rs",
     "src/network/lease.rs",
@@ -67,7 +68,9 @@ const PRIVILEGED: &[&str] = &[
     "src/network/nftables",
     "src/network/nftables.rs",
     "src/network/tap.rs",
-    "src/volume",
+    "src/volume/host_path.rs",
+    "src/volume/mount_api.rs",
+    "src/volume/scratch.rs",
 ];
 
 /// Crates for the kernel's network configuration.

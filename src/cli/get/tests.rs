@@ -365,7 +365,7 @@ fn a_field_to_sort_by_that_no_object_has_is_an_error() {
         assert_eq!(sorted(words), Err(error.to_owned()), "{words}");
     }
     for words in [
-        "sa --sort-by=.metadata.nope",
+        "pvc --sort-by=.metadata.nope",
         "cm a -o name --sort-by=.metadata.nope",
         "secrets --sort-by=.metadata.labels.app",
     ] {

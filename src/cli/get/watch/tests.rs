@@ -151,9 +151,10 @@ fn events_can_be_shown_with_the_objects() {
         let mut output = Output::new(&requested, &args);
         let first = output.text(&first).unwrap();
         store.add(kind, config_map("default", "b"));
+        let added = next(&mut watch, &mut output);
         let key = Key::namespaced("default", "b");
         store.delete(&resource(kind), &key, &Deletion::default()).unwrap();
-        first + &next(&mut watch, &mut output)
+        first + &added + &next(&mut watch, &mut output)
     };
     let table = shown("cm -w --output-watch-events --no-headers");
     let words: Vec<_> = table
