@@ -74,12 +74,14 @@ fn containers_work_with_files_of_the_host_as_with_their_own() {
     .mount("data", "/data");
     let read_only = container(
         "read-only",
-        "cat /part/file; echo x 2> /dev/null > /part/new || echo refused; cat /single; echo more >> /single; wc -l < /single; ls /made",
+        "cat /part/file; echo x 2> /dev/null > /part/new || echo refused; cat /single; echo more >> /single; wc -l < /single; ls /made; \
+         (echo x > /whole/new) 2> /dev/null || echo refused",
     )
     .set(
         "volumeMounts",
         json!([
             { "name": "data", "mountPath": "/part", "subPath": "part", "readOnly": true },
+            { "name": "data", "mountPath": "/whole", "readOnly": true },
             { "name": "single", "mountPath": "/single" },
             { "name": "made", "mountPath": "/made" },
         ]),
@@ -106,7 +108,7 @@ fn containers_work_with_files_of_the_host_as_with_their_own() {
             ],
         )
         .expect(user, &["1000:2000", "refused"])
-        .expect(read_only, &["of the part", "refused", "a single file", "2"]);
+        .expect(read_only, &["of the part", "refused", "a single file", "2", "refused"]);
     let pod = cases
         .add_to(Pod::named("shared"))
         .volume(shared.volume("data", "", "Directory"))
@@ -132,6 +134,7 @@ fn pods_and_the_host_see_each_others_changes_and_locks() {
     let pod = |name: &str| {
         Detached::start(
             &Pod::named(name)
+                .restart_policy("Always")
                 .container(
                     Container::new("main", &image("debian-tools"))
                         .shell(WAIT)
