@@ -8,6 +8,7 @@ use std::process::Stdio;
 use microkube_base::child;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
@@ -26,6 +27,10 @@ const FIRST_SAFE_FD: RawFd = 16;
 
 /// Room for the largest messages, so that each needs few system calls.
 const SOCKET_BUFFER_BYTES: usize = 2 << 20;
+
+/// Limits of descriptors that a server may have. Each inode that the guest remembers takes one, and about 1 KiB of the
+/// guest's memory; an honest guest with less memory than this forgets inodes in time.
+const DESCRIPTORS: std::ops::RangeInclusive<u64> = 16_384..=1_048_576;
 
 /// Maximum length of an answer.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -78,12 +83,12 @@ pub fn ended(error: tokio::task::JoinError) -> FileServerError {
     system("start the Pod's file server")(error)
 }
 
-/// Starts the file server with these shares. Returns the socket for the VMM. Blocks until the server has confined itself
-/// and accepted the shares.
+/// Starts the file server of a VM with this memory, with these shares. Returns the socket for the VMM. Blocks until the
+/// server has confined itself and accepted the shares.
 ///
 /// # Errors
 /// See [`FileServerError`]. The server ends.
-pub fn start(shares: Vec<Share>) -> Result<OwnedFd, FileServerError> {
+pub fn start(shares: Vec<Share>, mem_size_mib: u32) -> Result<OwnedFd, FileServerError> {
     let program = artifacts::file_server_binary()?;
     let sockets =
         |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(system("create a socket"));
@@ -102,9 +107,12 @@ pub fn start(shares: Vec<Share>) -> Result<OwnedFd, FileServerError> {
         .stderr(Stdio::inherit());
     let places = [(safe(&server)?, VMM_SOCKET), (safe(&server_control)?, CONTROL_SOCKET)];
     let numbers = places.each_ref().map(|(from, to)| (from.as_raw_fd(), *to));
-    // SAFETY: between fork and exec the closure only calls dup2(2), which is async-signal-safe.
+    let descriptors = descriptor_limit(mem_size_mib);
+    // SAFETY: between fork and exec the closure only calls setrlimit(2) and dup2(2), which are async-signal-safe.
     unsafe {
         command.pre_exec(move || {
+            // Fails if the host allows fewer (fs.nr_open); the limit of this process then applies.
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors);
             for (from, to) in numbers {
                 Errno::result(libc::dup2(from, to))?;
             }
@@ -119,6 +127,12 @@ pub fn start(shares: Vec<Share>) -> Result<OwnedFd, FileServerError> {
         add(&control, share)?;
     }
     Ok(vmm)
+}
+
+/// How many descriptors the server of a VM with this memory may have.
+fn descriptor_limit(mem_size_mib: u32) -> u64 {
+    let inodes = u64::from(mem_size_mib).saturating_mul(1024);
+    inodes.clamp(*DESCRIPTORS.start(), *DESCRIPTORS.end())
 }
 
 fn safe(socket: &OwnedFd) -> Result<OwnedFd, FileServerError> {
@@ -204,6 +218,13 @@ mod tests {
     #[test]
     fn the_guest_finds_the_device_by_the_vmms_tag() {
         assert_eq!(microkube_protocol::SHARES_TAG, microkube_vmm::devices::fs::device::TAG);
+    }
+
+    #[test]
+    fn a_server_may_have_as_many_descriptors_as_its_guest_can_remember_inodes() {
+        assert_eq!(descriptor_limit(0), 16_384);
+        assert_eq!(descriptor_limit(256), 262_144);
+        assert_eq!(descriptor_limit(u32::MAX), 1_048_576);
     }
 
     #[test]

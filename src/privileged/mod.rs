@@ -194,7 +194,8 @@ impl PodPrivileges {
         let file_server = match shares.is_empty() {
             true => None,
             false => {
-                let started = tokio::task::spawn_blocking(move || file_server::start(shares)).await;
+                let mem_size_mib = request.mem_size_mib;
+                let started = tokio::task::spawn_blocking(move || file_server::start(shares, mem_size_mib)).await;
                 Some(started.unwrap_or_else(|error| Err(file_server::ended(error)))?)
             }
         };

@@ -14,6 +14,19 @@ fn with_context(name: &str, script: &str, context: Value) -> Container {
     container(name, script).set("securityContext", context)
 }
 
+/// The output of a script in an ephemeral container that joins the processes of the container `main`.
+#[track_caller]
+fn debug(pod: &str, script: &str) -> String {
+    let image = image("busybox");
+    let flags = [
+        "--quiet", "--attach", "--image", &image, "-c", "tools", "--target", "main",
+    ];
+    let command = ["--", "sh", "-c", script];
+    host()
+        .output([&["debug", pod][..], &flags, &command].concat())
+        .success()
+}
+
 /// Mounts procfs in a namespace of the container's own, as nested container engines do.
 const NESTED: &str =
     "mkdir /tmp/proc && unshare -r -m -p -f mount -t proc proc /tmp/proc 2> /dev/null && echo nested || echo refused";
@@ -169,23 +182,8 @@ fn processes_join_a_user_namespace_whose_containers_share_their_processes() {
     // The one with the trap.
     let other =
         "for process in /proc/[0-9]*; do grep -q 't[r]ap' $process/cmdline && readlink $process/root; done | sort -u";
-    let finished = host().output([
-        "debug",
-        "mapped-shared",
-        "--quiet",
-        "--attach",
-        "--image",
-        &image("busybox"),
-        "-c",
-        "tools",
-        "--target",
-        "main",
-        "--",
-        "sh",
-        "-c",
-        &format!("xargs < /proc/self/uid_map; {other}"),
-    ]);
-    assert_eq!(finished.success(), "0 65536 65536\n/\n");
+    let seen = debug("mapped-shared", &format!("xargs < /proc/self/uid_map; {other}"));
+    assert_eq!(seen, "0 65536 65536\n/\n");
     pod.delete();
 
     let joined = Detached::start(
@@ -194,23 +192,11 @@ fn processes_join_a_user_namespace_whose_containers_share_their_processes() {
             .set("spec.hostUsers", false),
     );
     joined.wait_ready();
-    let finished = host().output([
-        "debug",
+    let seen = debug(
         "mapped-target",
-        "--quiet",
-        "--attach",
-        "--image",
-        &image("busybox"),
-        "-c",
-        "tools",
-        "--target",
-        "main",
-        "--",
-        "sh",
-        "-c",
         "tr '\\0' ' ' < /proc/1/cmdline | grep -c trap; xargs < /proc/1/uid_map",
-    ]);
-    assert_eq!(finished.success(), "1\n0 65536 65536\n");
+    );
+    assert_eq!(seen, "1\n0 65536 65536\n");
     joined.delete();
 }
 

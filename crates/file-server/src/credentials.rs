@@ -42,7 +42,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Gives the calling thread an umask of its own, and takes its identity as the server's.
+    /// Gives the calling thread its own umask, and takes its identity as the server's.
     pub fn of_thread() -> Result<Self, Errno> {
         // SAFETY: with this flag, threads get their own working directory, root directory and umask. Nothing changes
         // the first two after threads were started. Descriptors stay shared.
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs in a thread of its own, whose umask may change.
+    /// Runs in its own thread, whose umask may change.
     fn in_thread(test: impl FnOnce(Credentials) + Send) {
         std::thread::scope(|scope| {
             scope.spawn(|| test(Credentials::of_thread().unwrap())).join().unwrap();

@@ -1,7 +1,7 @@
 //! Serves the requests of one virtual machine with a few threads.
 //!
 //! Each thread reads a request, serves it and sends the reply, so a slow disk delays at most as many requests as there
-//! are threads before others wait. Requests that wait for locks have threads of their own.
+//! are threads before others wait. Each request that waits for a lock has its own thread.
 
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;

@@ -14,7 +14,7 @@ use super::error::{ConfinementError, Step};
 const MOUNT_POINT: &str = "/proc";
 
 /// Moves the process into its own namespaces. Its root directory is empty and read-only, and its working directory is
-/// its own `/proc/self/fd`, as a mount of its own: nothing else of procfs can be reached from there.
+/// its own `/proc/self/fd`, as a separate mount: nothing else of procfs can be reached from there.
 pub(super) fn leave_host() -> Result<(), ConfinementError> {
     let namespaces = UnshareFlags::NEWNS
         | UnshareFlags::NEWNET

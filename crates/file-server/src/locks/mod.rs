@@ -1,13 +1,13 @@
 //! POSIX locks of the guest's processes, as open-file-description locks of the host.
 //!
 //! A lock belongs to an owner in the guest, whichever of its descriptors it uses (fcntl(2)). Each owner with locks of a
-//! file therefore has one descriptor of its own for that file: its locks do not conflict with each other, and they
+//! file therefore has a separate descriptor for that file: its locks do not conflict with each other, and they
 //! conflict with those of other owners, other Pods and the host's processes.
 //!
 //! An owner's locks end when it closes any descriptor of the file (FLUSH), and when all files through which it locked are
 //! closed (RELEASE): the owner of a lock by `F_OFD_SETLK` in the guest is the open file itself, which never flushes.
 //!
-//! Locks by flock(2) need nothing here: they belong to the open file, which has a descriptor of its own anyway.
+//! Locks by flock(2) need nothing here: they belong to the open file, which has its own descriptor anyway.
 
 pub mod description;
 pub mod waiting;

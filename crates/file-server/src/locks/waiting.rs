@@ -1,6 +1,6 @@
 //! How many requests may wait for locks at a time.
 //!
-//! Each has a thread of its own, and a place in the guest's queue. The request that ends a lock needs a place, too, so
+//! Each has its own thread, and a place in the guest's queue. The request that ends a lock needs a place, too, so
 //! the waiting ones must leave some.
 
 use std::sync::Arc;

@@ -36,7 +36,7 @@ fn counted(
     is_other_mount: bool,
 ) -> Result<Entry, Errno> {
     let mut attributes = file_status::attributes(&found.status);
-    // The guest then gives it a device number of its own: inode numbers of two mounts may be equal.
+    // The guest then gives it its own device number: inode numbers of two mounts may be equal.
     attributes.is_submount = is_other_mount && found.file_type == FileType::Directory;
     let attributes_valid_for = found.share.valid_for();
     let inode = file_system.inodes.look_up(found)?;

@@ -66,7 +66,7 @@ fn files_of_a_read_only_share_cannot_get_names_in_a_writable_one() {
     assert_eq!(guest.call(opcode::LINK, writable, &link), Err(libc::EROFS));
     let rename = Vec::new().u64(writable).u32(0).u32(0).text(b"file").text(b"file");
     assert_eq!(guest.call(opcode::RENAME2, read_only, &rename), Err(libc::EROFS));
-    // The same directory as another, writable share has inodes of its own.
+    // The same directory as another, writable share has its own inodes.
     let path = guest.path("");
     let again = guest.share("again", &path, false);
     let copy = guest.look_up(again, b"file").unwrap();

@@ -8,7 +8,7 @@ use super::super::virtio::mmio::Identity;
 /// The name by which the guest mounts the file system.
 pub const TAG: &str = "microkube";
 /// Size of both queues, and maximum number of requests in flight.
-pub const QUEUE_SIZE: u16 = 128;
+pub const QUEUE_SIZE: u16 = 512;
 /// Number of the device's queues: one of high priority, in which Linux puts FORGET, and one for requests. Their
 /// messages are the same, so the device only takes the former first.
 pub const QUEUE_COUNT: usize = 2;

@@ -1,7 +1,7 @@
 //! The file system device (section 5.11): passes the guest's FUSE messages to a file server, another process of the
 //! host, over a connected stream socket.
 //!
-//! The device knows only the headers of messages: it checks their lengths and gives each request a tag of its own, so
+//! The device knows only the headers of messages: it checks their lengths and gives each request its own tag, so
 //! that every answer finds its chain. The server never sees guest memory, and files are no business of this process.
 //! `message` has the headers, `request` one request on its way, `server` the socket and the requests in flight, without
 //! queues; `worker` brings the queues and the server together.
