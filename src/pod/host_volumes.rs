@@ -36,7 +36,8 @@ async fn open_one(privileges: &PodPrivileges, volume: &str, source: &HostPathVol
     let kind = HostPathType::parse(type_).ok_or_else(|| format!("the hostPath type {type_} is not supported"))?;
     let (privileges, volume, path) = (privileges.clone(), volume.to_owned(), source.path.clone());
     // The path may be on a network file system.
-    let opened = tokio::task::spawn_blocking(move || privileges.share_host_path(&volume, Path::new(&path), kind));
+    let opened =
+        tokio::task::spawn_blocking(move || privileges.share_host_path(&volume, Path::new(&path), kind, false));
     match opened.await {
         Ok(opened) => opened.map_err(|error| with_causes(&error)),
         Err(error) => Err(error.to_string()),
