@@ -148,7 +148,7 @@ impl Privileges {
 }
 
 /// The group that gets a volume's files, and when (`fsGroup`).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VolumeGroup {
     pub id: u32,
     pub policy: ChangePolicy,
