@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_bound_claim_can_grow() {
+    fn a_claim_can_grow_if_its_class_allows_it() {
         let store = TestStore::new();
         ensure_standard_class(&store.paths, &store).unwrap();
         let objects = Objects::of(Store::clone(&store));
@@ -104,14 +104,26 @@ mod tests {
                 Ok(Some(new))
             })
         };
-        let error = grow().unwrap_err();
-        assert_eq!(error.reason(), Some("Forbidden"));
         let bind = |current: &Value| {
             let mut new = current.clone();
             new["status"] = json!({ "phase": "Bound", "capacity": { "storage": "1Gi" } });
             Ok(Some(new))
         };
         objects.change(claims(), &key, Part::Status, bind).unwrap();
+        let class = kinds::named("storageclasses").unwrap();
+        let allow = |is_allowed: bool| {
+            let key = super::super::node_store::key(class, "", "standard");
+            let change = |current: &Value| {
+                let mut new = current.clone();
+                new["allowVolumeExpansion"] = is_allowed.into();
+                Ok(Some(new))
+            };
+            objects.change(class, &key, Part::Main, change).unwrap();
+        };
+        allow(false);
+        let error = grow().unwrap_err();
+        assert_eq!(error.reason(), Some("Forbidden"), "{error}");
+        allow(true);
         grow().unwrap();
     }
 

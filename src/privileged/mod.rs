@@ -15,7 +15,7 @@
 //! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM runs as another user | |
 //! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |
 //! | [`Privileges::sweep`] | `CAP_NET_ADMIN`, root's files | |
-//! | [`Privileges::claim_disks`], [`Privileges::create_claim_disk`], [`Privileges::grow_claim_disk`], [`Privileges::delete_claim_disk`] | root's files, `CAP_SYS_ADMIN` | the disk's deletion |
+//! | [`Privileges::claim_disks`], [`Privileges::create_claim_disk`], [`Privileges::grow_claim_disk`], [`Privileges::delete_claim_disk`] | root's files, `CAP_SYS_ADMIN`, `CAP_SYS_RESOURCE` (growing a file system) | the disk's deletion |
 //! | [`Privileges::try_scratch_disk`] | root's files | itself |
 //!
 //! A supervisor will not be trusted, because its guest may have taken control of it. It only gets [`PodPrivileges`],

@@ -254,7 +254,13 @@ fn mount(path: &Path, read_only: bool) -> Result<OwnedFd, ClaimDiskError> {
             new.mount(NewFileSystem::NO_SUID_DEV | NewFileSystem::NO_ACCESS_TIMES)
         })
         .map_err(failed("mount"))?;
-    grow_file_system(&mounted, &disk, &device).map_err(failed("grow the file system of"))?;
+    if let Err(error) = grow_file_system(&mounted, &disk, &device) {
+        // The files are more important. It needs CAP_SYS_RESOURCE, for example.
+        tracing::warn!(
+            "the file system in {} stays smaller than its disk: {error}",
+            path.display()
+        );
+    }
     if read_only {
         super::mount_api::restrict(&mounted, true).map_err(failed("make read-only the mount of"))?;
     }

@@ -13,3 +13,6 @@ mod steps;
 
 pub use names::{claim_names, has_claims};
 pub use settle::{PodClaims, bind, settle_or_warn};
+
+#[cfg(test)]
+mod tests;

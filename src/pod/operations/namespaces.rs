@@ -69,7 +69,10 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
 /// If the store or the set of Pods cannot be read, or the store cannot be written.
 pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     ensure_namespace(store, DEFAULT_NAMESPACE)?;
-    ensure_standard_class(paths, store)?;
+    if let Err(error) = ensure_standard_class(paths, store) {
+        // Objects are shown even if nothing can be written. The next command tries again.
+        tracing::warn!("there is no default StorageClass: {}", with_causes(&error));
+    }
     let of_pods = || -> anyhow::Result<_> {
         let (records, damaged) = PodRecords::new(paths.clone()).list_all()?;
         let namespaces: BTreeSet<String> = records.into_iter().map(|record| record.namespace).collect();
