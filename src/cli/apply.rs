@@ -35,6 +35,7 @@ use super::targets::{ChangeError, Target};
 use super::validate::ValidateArg;
 use crate::objects::{ObjectError, Objects, Outcome, key};
 use crate::pod::operations::apply::{ApplyError, annotated, apply, create};
+use crate::pod::operations::claims;
 use crate::pod::operations::create::CreateError;
 use crate::pod::operations::update::{Mode, UpdateError};
 use crate::state::Paths;
@@ -292,6 +293,7 @@ fn write_each(
             }
         }
     }
+    claims::follow_changes(paths, objects, configurations.iter().map(Configuration::kind));
     Ok(())
 }
 

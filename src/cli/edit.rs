@@ -29,6 +29,7 @@ use super::validate::ValidateArg;
 use super::yaml;
 use crate::emulated_host;
 use crate::objects::{Part, Patch};
+use crate::pod::operations::claims;
 use crate::stderr::say;
 
 const HEADER: &str = "\
@@ -173,6 +174,11 @@ fn run_with(objects: &NamedArgs, format: FileFormat, what: What) -> Result<ExitC
         &mut |text| editor.edit(text),
         &mut results,
     )?;
+    claims::follow_changes(
+        node.paths(),
+        &node.objects,
+        originals.iter().map(|(target, _)| target.kind),
+    );
     match ended {
         Ended::Saved => Ok(ExitCode::SUCCESS),
         Ended::Cancelled(why) => {

@@ -21,6 +21,7 @@ use super::save_config::SaveConfigArg;
 use super::targets::{NodeObjects, Target};
 use crate::objects::Part;
 use crate::pod::operations::apply::create;
+use crate::pod::operations::claims;
 use crate::pod::operations::update::Mode;
 
 /// Replace objects with complete new ones from files or stdin
@@ -74,6 +75,8 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
             Err(error) => errors.push(error),
         }
     }
+    let changed = loaded.configurations.iter().map(Configuration::kind);
+    claims::follow_changes(node.paths(), &node.objects, changed);
     for (pod, written) in loaded.manifests.pods.iter().zip(&loaded.manifests.written) {
         let kind = Typed::from(pod.clone()).kind();
         let pod = args

@@ -20,6 +20,7 @@ use super::pods_host::{self, Place, Purpose};
 use super::print::{emit, is_output_closed};
 use super::results::{OutputArgs, Results};
 use crate::objects::{self, ObjectError, Objects, Part};
+use crate::pod::operations::claims;
 use crate::pod::operations::update::{Mode, Part as PodPart, UpdateError, Updated, update};
 use crate::pod::recorded_pod;
 use crate::state::{Paths, PodRecords};
@@ -338,6 +339,7 @@ pub(super) fn for_each(
     let (found, mut errors) = node.requested(requested)?;
     let mut tell = emit;
     let mut results = Results::new(output, &mut tell);
+    let kinds: Vec<&Kind> = found.iter().map(|(target, _)| target.kind).collect();
     for (target, object) in found {
         match act(&node, &target, object, &mut results) {
             Err(error) if is_output_closed(&error) => return Err(error.into()),
@@ -345,6 +347,7 @@ pub(super) fn for_each(
             Ok(()) => {}
         }
     }
+    claims::follow_changes(node.paths(), &node.objects, kinds);
     results.print()?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))

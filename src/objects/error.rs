@@ -1,6 +1,7 @@
 //! Why an operation on an object failed, with the API server's messages. No error contains a value of a Secret.
 
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 use microkube_manifest::Problem;
 use microkube_manifest::kinds::Kind;
@@ -56,6 +57,13 @@ pub enum ObjectError {
     /// A changed object has no name.
     #[error("the name of the object ({expected} based on URL) was undeterminable: name must be provided")]
     NoName { expected: String },
+    /// A file that notes what was created could not be written.
+    #[error("cannot write {}", path.display())]
+    Mark {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{resource} have no subresource {subresource:?}")]
     NoSubresource {
         /// `configmaps`
@@ -82,7 +90,7 @@ impl ObjectError {
             | Self::NoName { .. }
             | Self::GenerateName { .. } => "BadRequest",
             Self::Store(StoreError::TooLarge { .. }) => "RequestEntityTooLarge",
-            Self::Store(_) => return None,
+            Self::Store(_) | Self::Mark { .. } => return None,
             Self::Forbidden { .. } => "Forbidden",
             Self::NoSubresource { .. } => "NotFound",
             Self::Patch(error) => match error.status() {

@@ -11,9 +11,9 @@ fn use_of(kind: &str) -> &'static str {
     match kind {
         "ConfigMap" => "settings for containers",
         "Namespace" => "a scope for names; created with the first object in it",
-        "PersistentVolume" => "stored and validated; Pods cannot use them yet",
-        "PersistentVolumeClaim" => "stored and validated; Pods cannot use them yet",
-        "StorageClass" => "stored and validated; Pods cannot use them yet",
+        "PersistentVolume" => "storage for claims: disks on the node, `hostPath` and `local`",
+        "PersistentVolumeClaim" => "storage of Pods that outlives them",
+        "StorageClass" => "how volumes are created for claims; `standard` exists from the beginning",
         "Pod" => "containers in a separate virtual machine",
         "Secret" => "secret settings, registry credentials",
         "ServiceAccount" => "`imagePullSecrets` for its Pods; each namespace has one named `default`",

@@ -5,6 +5,7 @@
 //! do not belong here.
 
 mod apply;
+mod claim_admission;
 mod deletion;
 mod error;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod node_store;
 mod operations;
 mod patch;
 mod pods;
+mod standard_class;
 #[cfg(test)]
 pub(crate) mod test_store;
 #[cfg(test)]
@@ -33,3 +35,4 @@ pub use node_store::{PODS, key, open, resource};
 pub use operations::{Objects, Part, match_request, read};
 pub use patch::Patch;
 pub use pods::pod_object;
+pub use standard_class::ensure_standard_class;

@@ -9,10 +9,12 @@ use microkube_manifest::kinds::{Kind, Object as Typed};
 use microkube_store::{Conflict, Deletion, Key, Object, Store, StoreError, Written};
 use serde_json::Value;
 
+use super::claim_admission;
 use super::error::ObjectError;
 use super::namespaces::{self, DEFAULT_ACCOUNT, DEFAULT_NAMESPACE};
 use super::node_store::{self, key, resource};
 use super::patch::Patch;
+use super::standard_class;
 use crate::state::Paths;
 
 /// The part of an object that a change affects.
@@ -31,13 +33,15 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Opens the node's store, and creates it if it does not exist, with the namespace `default`.
+    /// Opens the node's store, and creates it if it does not exist, with the namespace `default` and
+    /// the StorageClass `standard`.
     ///
     /// # Errors
     /// If the store cannot be opened.
     pub fn open(paths: &Paths) -> Result<Self, ObjectError> {
         let objects = Self::of(node_store::open(paths)?);
         objects.ensure_namespace(DEFAULT_NAMESPACE)?;
+        standard_class::ensure_standard_class(paths, &objects.store)?;
         Ok(objects)
     }
 
@@ -51,6 +55,12 @@ impl Objects {
     #[must_use]
     pub fn dry_run(&self) -> Self {
         Self::of(self.store.dry_run())
+    }
+
+    /// Whether operations write nothing.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.store.is_dry_run()
     }
 
     /// The store, for lists and watches.
@@ -82,6 +92,7 @@ impl Objects {
         let has_name = !name_of(&object).is_empty();
         object.set_defaults();
         object.prepare_for_create();
+        claim_admission::admit(&self.store, &mut object)?;
         ObjectError::check(kind, name_of(&object), object.validate())?;
         if !has_name {
             // The store generates another name if the first one is in use.
@@ -185,8 +196,35 @@ impl Objects {
             let mut wanted = read(kind, &new)?;
             match_request(&mut wanted, key)?;
             check_is_same(kind, current, &new)?;
-            next(kind, current, wanted, part).map(Some)
+            self.next(kind, current, wanted, part).map(Some)
         })
+    }
+
+    /// The next content of an object, defaulted and validated.
+    fn next(
+        &self,
+        kind: &'static Kind,
+        current: &Object,
+        mut object: Typed,
+        part: Part,
+    ) -> Result<Object, ObjectError> {
+        let old = read(kind, current.value())?;
+        object.set_defaults();
+        match part {
+            Part::Main => object.prepare_for_update(&old),
+            Part::Status => {
+                let mut value = object.to_value();
+                if let Some(spec) = current.value().get("spec") {
+                    value["spec"] = spec.clone();
+                }
+                object = read(kind, &value)?;
+            }
+        }
+        ObjectError::check(kind, current.name(), object.validate_update(&old))?;
+        if part == Part::Main {
+            claim_admission::check_change(&self.store, &object, &old)?;
+        }
+        stored(&object)
     }
 
     /// Deletes an object, or only marks it if it has finalizers. The ServiceAccount `default` of a namespace comes back as
@@ -298,24 +336,6 @@ fn check_is_same(kind: &'static Kind, current: &Object, new: &Value) -> Result<(
         Some(expected) if found.as_deref() != Some(expected) => Err(conflict(Conflict::Modified)),
         _ => Ok(()),
     }
-}
-
-/// The next content of an object, defaulted and validated.
-fn next(kind: &'static Kind, current: &Object, mut object: Typed, part: Part) -> Result<Object, ObjectError> {
-    let old = read(kind, current.value())?;
-    object.set_defaults();
-    match part {
-        Part::Main => object.prepare_for_update(&old),
-        Part::Status => {
-            let mut value = object.to_value();
-            if let Some(spec) = current.value().get("spec") {
-                value["spec"] = spec.clone();
-            }
-            object = read(kind, &value)?;
-        }
-    }
-    ObjectError::check(kind, current.name(), object.validate_update(&old))?;
-    stored(&object)
 }
 
 /// The object as it is stored. Empty maps and lists are left out, as by Go's encoder.

@@ -13,6 +13,7 @@ mod boot_slot;
 mod boot_timeout;
 mod bounded_log;
 pub mod changes;
+mod claims;
 pub mod client;
 mod container_images;
 mod container_order;

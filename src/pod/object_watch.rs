@@ -15,6 +15,7 @@ use microkube_projection::{ObjectKind, references};
 use microkube_store::{ObjectVersion, Scope, StoreError, Watch};
 use tokio::sync::watch;
 
+use super::claims::claim_names;
 use super::service_account_token::service_account;
 use crate::objects;
 use crate::state::Paths;
@@ -112,6 +113,10 @@ fn names(pod: &Pod) -> Names {
             ObjectKind::Secret => "Secret",
         };
         names.entry(kind).or_default().insert(reference.name);
+    }
+    let claims: BTreeSet<String> = claim_names(pod).collect();
+    if !claims.is_empty() {
+        names.insert("PersistentVolumeClaim", claims);
     }
     if has_token(pod) {
         let account = service_account(pod).to_owned();

@@ -46,6 +46,9 @@ pub const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(FORCE_PATIENCE.as_secs() < ANSWER_PATIENCE.as_secs());
 
+/// How long a process waits for others that apply the rules of volume claims. Creating a disk takes seconds at most.
+pub const CLAIMS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Polling interval for conditions without an event: a lock with a time limit, the first free lock of several, a
 /// process that starts to listen.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use microkube_base::causes::with_causes;
 use microkube_store::{Key, RecordChange, Store, StoreError};
 
+use super::claims::{has_claims, settle_or_warn};
 use crate::objects::{self, PODS};
 use crate::state::{LockedFile, Paths, PodRecord, PodRecords, RecordsError, StatusRecord};
 
@@ -87,10 +88,16 @@ impl PodVersions {
     pub fn remove(&self, uid: &str) -> Result<(), RecordsError> {
         let changing = self.records.lock_change(uid)?;
         self.number_removal(uid);
+        let had_claims = matches!(self.records.get(uid), Ok(Some(record)) if has_claims(&record.pod));
         self.records.remove_record(uid)?;
         // The rest may be large.
         drop(changing);
-        self.records.remove(uid)
+        self.records.remove(uid)?;
+        if had_claims {
+            // The Pod has protected its claims, and its ephemeral volumes end with it.
+            settle_or_warn(&self.paths);
+        }
+        Ok(())
     }
 
     fn number_removal(&self, uid: &str) {

@@ -148,7 +148,8 @@ impl<'p> ResolvedPod<'p> {
                         ..Default::default()
                     });
                 }
-                if volume.host_path.is_some() {
+                if volume.host_path.is_some() || volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+                {
                     return Ok(Volume {
                         name: volume.name.clone(),
                         share: Some(Share::default()).into(),

@@ -9,17 +9,19 @@
 //! | [`PodPrivileges::connect`] | `CAP_NET_ADMIN` (bridge, TAP, nftables, sysctls), root's files (leases) | [`PodPrivileges::release`]; the TAP with its last descriptor |
 //! | [`PodPrivileges::scratch_disk`] | root's files | [`PodPrivileges::release`] |
 //! | [`PodPrivileges::share_host_path`] | root's files, `CAP_SYS_ADMIN` (the clone of a mount) | the descriptor |
+//! | [`PodPrivileges::share_claim_disk`] | root's files, `CAP_SYS_ADMIN` (loop devices, mounts), `CAP_CHOWN` and `CAP_FOWNER` (`fsGroup`) | the descriptor |
 //! | [`PodPrivileges::start_vmm`] | `/dev/kvm`, root's files; what the VMM's jail and the file server's give up: `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETPCAP`, `CAP_SETUID`, `CAP_SETGID` | the VMM's end, which ends the file server as well; its socket by [`PodPrivileges::release`] |
 //! | [`PodPrivileges::connect_vmm`] | root's files | the descriptor |
 //! | [`PodPrivileges::kill_vmm`], [`PodPrivileges::end_vmms`] | `CAP_KILL`: a VMM runs as another user | |
 //! | [`PodPrivileges::release`] | `CAP_NET_ADMIN`, root's files | |
 //! | [`Privileges::sweep`] | `CAP_NET_ADMIN`, root's files | |
+//! | [`Privileges::claim_disks`], [`Privileges::create_claim_disk`], [`Privileges::grow_claim_disk`], [`Privileges::delete_claim_disk`] | root's files, `CAP_SYS_ADMIN`, `CAP_SYS_RESOURCE` (growing a file system) | the disk's deletion |
 //! | [`Privileges::try_scratch_disk`] | root's files | itself |
 //!
 //! A supervisor will not be trusted, because its guest may have taken control of it. It only gets [`PodPrivileges`],
 //! which are limited to one Pod:
 //! - No caller names a TAP, an address, a user, or a path, except the path of a hostPath volume, which must be one of
-//!   those that the configuration allows. All else follows from the Pod's UID, which is checked once
+//!   those that the configuration allows, and the names of the disks of its claims. All else follows from the Pod's UID, which is checked once
 //!   ([`Privileges::of_pod`]), and from this host's configuration.
 //! - Files in the Pod's directories are opened without following symbolic links, and only if they are of the expected
 //!   type.
@@ -28,8 +30,7 @@
 //! - A descriptor needs no check, because the caller could use it itself. Only the jailed VMM uses a VMM's descriptors.
 //!
 //! This module excludes everything that needs no privileges (records, logs, the image store, the agent, probes),
-//! decisions about a Pod's life, and waiting for the guest. Cgroups and mounts on the host belong here; there
-//! are none yet.
+//! decisions about a Pod's life, and waiting for the guest. Cgroups on the host belong here; there are none yet.
 
 pub mod artifacts;
 #[cfg(test)]
@@ -37,14 +38,20 @@ pub(crate) mod fake_vmm;
 mod file_server;
 mod vmm;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use microkube_manifest::names;
+
 use crate::network::{self, NetworkConfig, NetworkError, PodNetwork};
 use crate::state::{Paths, ProcessIdentity};
-use crate::volume::{self, AllowedHostPaths, HostPathError, HostPathType, Lifetime, ScratchError};
+use crate::volume::{
+    self, AllowedHostPaths, ChangePolicy, ClaimDiskError, ClaimDiskSize, ClaimDisks, HostPathError, HostPathType,
+    Lifetime, ScratchError,
+};
 
 pub use file_server::{FileServerError, Share};
 pub use vmm::{LAYERS_DEVICE, SCRATCH_DEVICE, StartedVmm, VmmError, VmmRequest};
@@ -91,6 +98,41 @@ impl Privileges {
         Ok(())
     }
 
+    /// The disks of PersistentVolumes. Blocks, like all operations on them.
+    ///
+    /// # Errors
+    /// If a disk cannot be read.
+    pub fn claim_disks(&self) -> Result<BTreeMap<String, ClaimDiskSize>, ClaimDiskError> {
+        ClaimDisks::new(&self.paths.volumes()).list()
+    }
+
+    /// Creates a disk with an empty file system. An existing disk stays as it is.
+    ///
+    /// # Errors
+    /// See [`ClaimDiskError`].
+    pub fn create_claim_disk(&self, name: &str, bytes: u64) -> Result<(), ClaimDiskError> {
+        check_disk_name(name)?;
+        ClaimDisks::new(&self.paths.volumes()).create(name, bytes)
+    }
+
+    /// Makes a disk larger, also while Pods use it.
+    ///
+    /// # Errors
+    /// See [`ClaimDiskError`].
+    pub fn grow_claim_disk(&self, name: &str, bytes: u64) -> Result<(), ClaimDiskError> {
+        check_disk_name(name)?;
+        ClaimDisks::new(&self.paths.volumes()).grow(name, bytes)
+    }
+
+    /// Deletes a disk. Its space is free when no Pod has it any more.
+    ///
+    /// # Errors
+    /// See [`ClaimDiskError`].
+    pub fn delete_claim_disk(&self, name: &str) -> Result<(), ClaimDiskError> {
+        check_disk_name(name)?;
+        ClaimDisks::new(&self.paths.volumes()).delete(name)
+    }
+
     /// Creates a scratch disk that belongs to no Pod, and removes it.
     ///
     /// # Errors
@@ -102,6 +144,21 @@ impl Privileges {
             .join(format!(".doctor-{}.img", std::process::id()));
         volume::create_scratch_disk(&self.paths.scratch_templates(), &path, Lifetime::Boot)?;
         volume::remove_scratch_disk(&path).map_err(|source| ScratchError::Remove { path, source })
+    }
+}
+
+/// The group that gets a volume's files, and when (`fsGroup`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeGroup {
+    pub id: u32,
+    pub policy: ChangePolicy,
+}
+
+/// Checks the name of a disk, which becomes the name of a file.
+fn check_disk_name(name: &str) -> Result<(), ClaimDiskError> {
+    match names::dns_subdomain(name).is_empty() {
+        true => Ok(()),
+        false => Err(ClaimDiskError::Name(name.to_owned())),
     }
 }
 
@@ -175,13 +232,47 @@ impl PodPrivileges {
     ///
     /// # Errors
     /// See [`HostPathError`]; for example, the configuration does not allow the path.
-    pub fn share_host_path(&self, volume: &str, path: &Path, kind: HostPathType) -> Result<Share, HostPathError> {
+    pub fn share_host_path(
+        &self,
+        volume: &str,
+        path: &Path,
+        kind: HostPathType,
+        read_only: bool,
+    ) -> Result<Share, HostPathError> {
         let allowed = AllowedHostPaths::of_environment().map_err(HostPathError::Setting)?;
         let opened = volume::open_host_path(path, kind, &allowed)?;
         Ok(Share {
             name: volume.to_owned(),
-            read_only: false,
-            root: volume::clone_for_share(&opened, path, false)?,
+            read_only,
+            root: volume::clone_for_share(&opened, path, read_only)?,
+        })
+    }
+
+    /// A share of a PersistentVolume's disk, for [`VmmRequest::shares`]: mounts the disk, and gives its files to a group.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// See [`ClaimDiskError`].
+    pub fn share_claim_disk(
+        &self,
+        volume: &str,
+        disk: &str,
+        read_only: bool,
+        group: Option<VolumeGroup>,
+    ) -> Result<Share, ClaimDiskError> {
+        check_disk_name(disk)?;
+        let root = ClaimDisks::new(&self.paths.volumes()).mount(disk, read_only)?;
+        if let Some(VolumeGroup { id, policy }) = group.filter(|_| !read_only) {
+            volume::give_to_group(&root, id, policy).map_err(|source| ClaimDiskError::Group {
+                group: id,
+                disk: disk.to_owned(),
+                source,
+            })?;
+        }
+        Ok(Share {
+            name: volume.to_owned(),
+            read_only,
+            root,
         })
     }
 

@@ -85,6 +85,12 @@ impl Paths {
         self.state_dir.join("scratch")
     }
 
+    /// The disks of PersistentVolumes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.state_dir.join("volumes")
+    }
+
     /// Logs of Pods, which outlive them.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
@@ -180,6 +186,7 @@ mod tests {
             paths.images(),
             paths.network(),
             paths.scratch_templates(),
+            paths.volumes(),
             paths.logs(),
             paths.objects(),
             paths.objects_run(),

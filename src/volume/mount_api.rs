@@ -1,5 +1,6 @@
-//! Mounts by descriptor (open_tree(2) and related calls), which are attached nowhere.
+//! Mounts by descriptor (fsopen(2), open_tree(2) and related calls), which are attached nowhere.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -12,6 +13,65 @@ const EMPTY_PATH: libc::c_uint = libc::AT_EMPTY_PATH as libc::c_uint;
 const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
 const NODEV: u64 = 0x4;
+const NOATIME: u64 = 0x10;
+
+/// A file system that is being configured.
+#[derive(Debug)]
+pub struct NewFileSystem(OwnedFd);
+
+impl NewFileSystem {
+    /// Set-user-ID bits and device files do nothing.
+    pub const NO_SUID_DEV: u64 = NOSUID | NODEV;
+    /// Access times are not updated.
+    pub const NO_ACCESS_TIMES: u64 = NOATIME;
+
+    /// Starts configuring a file system of this type.
+    pub fn open(fs_type: &CStr) -> io::Result<Self> {
+        const FSOPEN_CLOEXEC: libc::c_uint = 1;
+        // SAFETY: the type is a valid C string; the call returns a new descriptor or an error.
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, fs_type.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)
+    }
+
+    /// Sets an option.
+    pub fn set(&self, key: &CStr, value: &str) -> io::Result<()> {
+        const FSCONFIG_SET_STRING: libc::c_uint = 1;
+        let value = CString::new(value)?;
+        // SAFETY: key and value are valid C strings that outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_SET_STRING,
+                key.as_ptr(),
+                value.as_ptr(),
+                0,
+            )
+        };
+        Errno::result(result)?;
+        Ok(())
+    }
+
+    /// Creates the file system and a mount of it.
+    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
+        const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+        const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+        let none = std::ptr::null::<libc::c_char>();
+        // SAFETY: the create command takes neither key nor value.
+        let created = unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                FSCONFIG_CMD_CREATE,
+                none,
+                none,
+                0,
+            )
+        };
+        Errno::result(created)?;
+        // SAFETY: no pointers; the call returns a new descriptor or an error.
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+    }
+}
 
 /// A clone of the mount below an opened file or directory, with all mounts below it.
 pub fn clone_mount(of: impl AsFd) -> io::Result<OwnedFd> {

@@ -218,7 +218,7 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
 }
 
 /// mke2fs is in /sbin, which is not in every user's PATH.
-fn search_path() -> String {
+pub(super) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
 }

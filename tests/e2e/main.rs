@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_places;
 mod cases;
 mod chaos;
+mod claims;
 mod completion;
 mod configuration_environment;
 mod configuration_errors;

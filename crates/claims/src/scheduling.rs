@@ -79,7 +79,9 @@ impl Unschedulable {
         &self.reason
     }
 
-    pub(crate) fn event(&self, pod: &Pod) -> Event {
+    /// The scheduler's event about the Pod.
+    #[must_use]
+    pub fn event(&self, pod: &Pod) -> Event {
         event(About::pod(pod), true, "FailedScheduling", self.to_string(), SCHEDULER)
     }
 }

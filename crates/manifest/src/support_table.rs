@@ -59,6 +59,7 @@ const NOT_ZERO: Values = Values::AreNot(&["0"]);
 const HUGE_PAGES: Values = Values::BeginWith("HugePages");
 const NOT_LINUX: Values = Values::Are(&["windows"]);
 const ROOT: Values = Values::Are(&["/"]);
+const BLOCK: Values = Values::Are(&["Block"]);
 const HOST_DEVICES: Values = Values::Are(&["BlockDevice", "CharDevice", "Socket"]);
 
 const ONE_NODE: &str = "there is one node, and the Pod runs on it";
@@ -67,8 +68,9 @@ const NO_CLUSTER: &str = "there is no API server to use it";
 const SERVER: &str = "microkube sets it, as Kubernetes does";
 const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
 const NO_BLOCK: &str = "volumes are mounted as file systems, not attached as block devices";
-const NO_CLAIMS: &str =
-    "the supported volume types are emptyDir, hostPath, configMap, secret, downwardAPI and projected";
+const NO_IMAGES: &str = "the supported volume types are emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, \
+     downwardAPI and projected";
+const NO_SOURCE: &str = "new volumes are empty";
 const ATTACH_ON_HOST: &str = "attach and mount the disk on the host, and use hostPath";
 const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
 const NO_SIGNER: &str = "there is no signer for certificates";
@@ -446,7 +448,71 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.volumes[].emptyDir.sizeLimit",
         SupportedWith("enforced with medium Memory; on disk it is accepted, but not enforced yet"),
     ),
-    ("spec.volumes[].ephemeral", Refused(NO_CLAIMS)),
+    ("spec.volumes[].ephemeral", Supported),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate", Supported),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.metadata",
+        SameAs("metadata"),
+    ),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec", Supported),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.accessModes",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.dataSource",
+        Refused(NO_SOURCE),
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.dataSourceRef",
+        Refused(NO_SOURCE),
+    ),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources", Supported),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources.limits",
+        SupportedWith("it has no effect, as in Kubernetes"),
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources.requests",
+        Supported,
+    ),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector", Supported),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector.matchExpressions",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector.matchExpressions[].key",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector.matchExpressions[].operator",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector.matchExpressions[].values",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector.matchLabels",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.storageClassName",
+        Supported,
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeAttributesClassName",
+        Refused("there are no VolumeAttributesClasses"),
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeMode",
+        RefusedIf(BLOCK, NO_BLOCK),
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeName",
+        Supported,
+    ),
     ("spec.volumes[].fc", Refused(ATTACH_ON_HOST)),
     ("spec.volumes[].flexVolume", Refused(OLD_VOLUME)),
     ("spec.volumes[].flocker", Refused(OLD_VOLUME)),
@@ -459,14 +525,16 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.volumes[].hostPath.type",
         RefusedIf(HOST_DEVICES, "containers cannot use sockets and devices of the host"),
     ),
-    ("spec.volumes[].image", Refused(NO_CLAIMS)),
+    ("spec.volumes[].image", Refused(NO_IMAGES)),
     ("spec.volumes[].iscsi", Refused(ATTACH_ON_HOST)),
     ("spec.volumes[].name", Supported),
     (
         "spec.volumes[].nfs",
         Refused("mount the export on the host, and use hostPath"),
     ),
-    ("spec.volumes[].persistentVolumeClaim", Refused(NO_CLAIMS)),
+    ("spec.volumes[].persistentVolumeClaim", Supported),
+    ("spec.volumes[].persistentVolumeClaim.claimName", Supported),
+    ("spec.volumes[].persistentVolumeClaim.readOnly", Supported),
     ("spec.volumes[].photonPersistentDisk", Refused(OLD_VOLUME)),
     ("spec.volumes[].portworxVolume", Refused(OLD_VOLUME)),
     ("spec.volumes[].projected", Supported),

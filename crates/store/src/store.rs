@@ -129,6 +129,12 @@ impl Store {
         }
     }
 
+    /// Whether operations check everything and write nothing.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     pub(crate) fn root(&self) -> &Path {
         self.files.root.path()
     }

@@ -12,6 +12,7 @@ use super::super::objects::arguments::not_found;
 use super::super::objects::listing::Listing;
 use super::super::objects::table::type_in_names;
 use crate::objects::{ObjectError, Objects, begin_namespace_deletion, key, open, resource, wait_until_gone};
+use crate::pod::operations::claims;
 use crate::pod::operations::delete::DeleteOptions;
 use crate::pod::operations::namespaces;
 use crate::state::{Paths, PodRecord};
@@ -166,6 +167,7 @@ impl Deletions {
         }
         let store = open(paths)?;
         let target = Objects::of(if dry_run { store.dry_run() } else { store.clone() });
+        let kinds: Vec<&Kind> = self.0.iter().map(|deletion| deletion.kind).collect();
         for deletion in self.0 {
             let left = match deletion.begin(&target) {
                 Ok(left) => left,
@@ -186,6 +188,7 @@ impl Deletions {
                 Left::Namespace(namespace) => waiting.namespaces.push(namespace),
             }
         }
+        claims::follow_changes(paths, &target, kinds);
         waiting.store = Some(store);
         Ok(waiting)
     }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 pub use self::ownership::Owners;
 use self::ownership::{Known, Owned, Ownership, Plan};
+use super::claims;
 use super::delete::{DeleteError, DeleteOptions, delete as delete_pods};
 use super::namespaces;
 use super::update::{Mode, Part as PodPart, UpdateError, update};
@@ -234,6 +235,7 @@ impl Dependents {
                 Err(error) => requested.refuse(uid, error.into()),
             }
         }
+        claims::follow_changes(&self.paths, &objects, dependents.iter().map(|owned| owned.kind));
         self.delete_pods(pods, options, &mut requested).await;
         for namespace in &ending {
             if namespace.finalizers().next().is_some() {

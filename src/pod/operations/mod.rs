@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod claims;
 pub mod copy;
 pub mod create;
 pub mod delete;

@@ -12,9 +12,10 @@ use microkube_store::{Key, Object, Resource, Scope, Store};
 
 use super::delete::{DeleteError, DeleteOptions, delete as delete_pods};
 use crate::objects::{
-    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_account, ensure_namespace, is_empty, namespace_resource,
-    note_remaining, open, remove_account, wait_until_gone,
+    DEFAULT_NAMESPACE, delete_content, end_namespace, ensure_account, ensure_namespace, ensure_standard_class,
+    is_empty, namespace_resource, note_remaining, open, remove_account, wait_until_gone,
 };
+use crate::pod::claims::settle_or_warn;
 use crate::state::{Paths, PodRecord, PodRecords};
 
 /// How often a waiting deletion empties the namespace again. Objects may still appear in it, for example one whose
@@ -60,7 +61,7 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
     }
 }
 
-/// Creates the default namespace, those of Pods and the ServiceAccounts of namespaces if they do not exist. Removes the
+/// Creates the default namespace, the StorageClass `standard`, the namespaces of Pods and the ServiceAccounts of namespaces if they do not exist. Removes the
 /// empty ones among the namespaces whose deletion has begun, and notes what keeps the others. Reports a damaged record
 /// of a Pod, and then keeps all namespaces, because the Pod may be in any of them.
 ///
@@ -68,6 +69,10 @@ pub fn check(paths: &Paths, namespace: &str, name: &str) -> Result<(), Namespace
 /// If the store or the set of Pods cannot be read, or the store cannot be written.
 pub fn tidy(paths: &Paths, store: &Store) -> anyhow::Result<()> {
     ensure_namespace(store, DEFAULT_NAMESPACE)?;
+    if let Err(error) = ensure_standard_class(paths, store) {
+        // Objects are shown even if nothing can be written. The next command tries again.
+        tracing::warn!("there is no default StorageClass: {}", with_causes(&error));
+    }
     let of_pods = || -> anyhow::Result<_> {
         let (records, damaged) = PodRecords::new(paths.clone()).list_all()?;
         let namespaces: BTreeSet<String> = records.into_iter().map(|record| record.namespace).collect();
@@ -125,10 +130,10 @@ pub async fn empty(
         let failures = delete_pods(paths, pods_in(paths, name)?, &options, &mut |_| Ok(())).await?;
         if !failures.is_empty() {
             // Delete the other objects nevertheless.
-            delete_content(store, name)?;
+            delete_objects(paths, store, name)?;
             return Ok(failures.into_iter().map(DeleteError::into_report).collect());
         }
-        for (resource, key, uid) in delete_content(store, name)? {
+        for (resource, key, uid) in delete_objects(paths, store, name)? {
             if options.waits && !is_gone(store, resource, key, uid, deadline).await? {
                 return Ok(vec![timed_out()]);
             }
@@ -145,6 +150,18 @@ pub async fn empty(
         }
     }
     Ok(vec![timed_out()])
+}
+
+/// Deletes all objects but Pods. Returns those that remain because of finalizers.
+fn delete_objects(paths: &Paths, store: &Store, namespace: &str) -> anyhow::Result<Vec<(Resource, Key, String)>> {
+    let kept = delete_content(store, namespace)?;
+    if kept
+        .iter()
+        .any(|(resource, ..)| resource.kind == "PersistentVolumeClaim")
+    {
+        settle_or_warn(paths);
+    }
+    Ok(kept)
 }
 
 /// Waits until an object is gone; `false` if it still exists at the deadline.

@@ -10,6 +10,7 @@
 
 mod added_container;
 mod admission;
+mod claims;
 mod client;
 mod client_report;
 mod clock;

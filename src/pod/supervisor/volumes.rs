@@ -1,4 +1,4 @@
-//! The Pod's volumes: opens those of the host before the VM starts, and writes the files of others into the VM: all files
+//! The Pod's volumes: waits for its claims, opens the volumes of the host before the VM starts, and writes the files of others into the VM: all files
 //! before the first container starts, and changed files while the VM runs.
 
 use std::pin::pin;
@@ -9,6 +9,7 @@ use microkube_projection::{BoundPod, Objects};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::claims;
 use super::message::Message;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::host_volumes;
@@ -60,6 +61,12 @@ pub struct ReadyVolumes {
 /// first wait.
 pub async fn wait(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> ReadyVolumes {
     let mut waits = Some(waits);
+    let bound = claims::bound(pod, || {
+        if let Some(waits) = waits.take() {
+            waits();
+        }
+    });
+    let bound = bound.await;
     let mut changes = pod.changes.clone();
     let mut pause = Pause::default();
     let mut failures = Failures::of_waiting_pod();
@@ -67,9 +74,10 @@ pub async fn wait(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> ReadyVolume
     let mut timeout = pin!(tokio::time::sleep(MOUNT_TIMEOUT));
     loop {
         let (files, mut failed) = compute(pod).await;
-        let (shares, not_shared) = host_volumes::open(&pod.privileges, &pod.record.pod).await;
+        let (shares, not_shared) = host_volumes::open(&pod.privileges, &pod.record.pod, &bound).await;
         failed.extend(not_shared);
         if failed.is_empty() {
+            claims::note_mounted(pod, &bound);
             return ReadyVolumes { files, shares };
         }
         if let Some(waits) = waits.take() {
