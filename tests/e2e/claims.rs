@@ -111,7 +111,12 @@ fn running(claim: &Claim, name: &str) -> Detached {
     let main = Container::new("main", &image("debian-tools"))
         .shell(WAIT)
         .mount("data", "/data");
-    let pod = Detached::start(&Pod::named(name).container(main).volume(claim.volume()));
+    let pod = Detached::start(
+        &Pod::named(name)
+            .restart_policy("Always")
+            .container(main)
+            .volume(claim.volume()),
+    );
     pod.wait_ready();
     pod
 }
@@ -176,6 +181,9 @@ fn files_survive_the_death_of_everything_after_fsync() {
     ] {
         processes(words).into_iter().for_each(kill);
     }
+    wait_until("the VM is gone", || {
+        processes(&["microkube-vmm", "supervised"]).is_empty()
+    });
     host().succeed(["recover"]);
     wait_until("the container runs in another VM", || {
         let main = pod.container("main");
