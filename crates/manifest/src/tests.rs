@@ -520,7 +520,7 @@ fn faulty_objects_are_refused_with_their_places_next_to_pods() {
 
 #[test]
 fn unknown_fields_of_all_objects_are_dropped_on_request() {
-    let text = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i, imge: j}]}}
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i, imag: j}]}}
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dat: {}}
 ";
@@ -538,7 +538,7 @@ fn unknown_fields_of_all_objects_are_dropped_on_request() {
     assert_eq!(
         dropped,
         [
-            "unknown field \"spec.containers[0].imge\", did you mean \"image\"?",
+            "unknown field \"spec.containers[0].imag\", did you mean \"image\"?",
             "unknown field \"dat\", did you mean \"data\"?",
         ]
     );
