@@ -113,16 +113,16 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
     if args.server_side {
         let problem = "--server-side is not supported by microkube yet; without it, apply keeps the last applied \
                        configuration in an annotation, as kubectl does";
-        return Err(Failure::usage(anyhow!(problem)));
+        return Err(Failure::from(anyhow!(problem)));
     }
     if !args.overwrite {
-        return Err(Failure::usage(anyhow!(
+        return Err(Failure::from(anyhow!(
             "--overwrite=false is not supported by microkube yet"
         )));
     }
     if args.all && args.selector.selector.is_some() {
         let problem = "cannot set --all and --selector at the same time";
-        return Err(Failure::usage(anyhow!(problem)));
+        return Err(Failure::from(anyhow!(problem)));
     }
     let writing = match args.force && args.files.output.dry_run == DryRun::None {
         true => Writing::ApplyByForce(args.replaced),

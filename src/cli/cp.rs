@@ -86,7 +86,7 @@ impl Place {
 }
 
 pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
-    let place = |text: &OsStr| Place::parse(text).map_err(Failure::usage);
+    let place = |text: &OsStr| Place::parse(text).map_err(Failure::from);
     let (source, target) = (place(&args.source)?, place(&args.target)?);
     let remote = |namespace: Option<String>, pod: String| -> anyhow::Result<Remote> {
         Ok(Remote {
@@ -105,7 +105,7 @@ pub(super) fn run(args: CpArgs) -> Result<ExitCode, Failure> {
         }
         _ => {
             let error = anyhow::anyhow!("one of src or dest must be a local file specification, the other of a Pod");
-            return Err(Failure::usage(error));
+            return Err(Failure::from(error));
         }
     };
     match copied {

@@ -1,5 +1,6 @@
 //! `microkube diff`: what `apply` would change, shown by the program `diff` or another one.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -55,14 +56,22 @@ pub struct DiffArgs {
     _field_manager: FieldManagerArg,
 }
 
+/// The exit code for a wrong command line of this verb. For `diff`, 1 would mean a difference.
+pub(super) fn exit_code_of_usage(verb: Option<&OsStr>) -> ExitCode {
+    match verb.is_some_and(|verb| verb == "diff") {
+        true => ExitCode::from(EXIT_FAILED),
+        false => ExitCode::FAILURE,
+    }
+}
+
 pub(super) fn run(args: DiffArgs) -> Result<ExitCode, Failure> {
     let failed = |error: anyhow::Error| Failure {
         exit_code: EXIT_FAILED,
         error,
     };
-    let mut loaded = manifests::load(&args.files, &args.namespace)?;
+    let mut loaded = manifests::load(&args.files, &args.namespace).map_err(|failure| failed(failure.error))?;
     if let Some(selector) = &args.selector.selector {
-        loaded.select(selector)?;
+        loaded.select(selector).map_err(|failure| failed(failure.error))?;
     }
     let place = pods_host::go_to_pods(Purpose::Objects, loaded.consumed_stdin.as_deref());
     let paths = match place.map_err(|failure| failed(failure.error))? {

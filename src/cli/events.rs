@@ -92,7 +92,7 @@ fn is_warning(kind: &str) -> anyhow::Result<bool> {
 pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
     if args.output == Some(Format::Wide) {
         let error = anyhow::anyhow!("wide is not supported for events; use {FORMATS}");
-        return Err(Failure::usage(error));
+        return Err(Failure::from(error));
     }
     let scope = args.pods();
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };

@@ -49,15 +49,15 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
         Some((kind, path)) => (kind, Some(path)),
         None => (args.field.as_str(), None),
     };
-    let kind = kind_named(kind).map_err(Failure::usage)?;
+    let kind = kind_named(kind).map_err(Failure::from)?;
     let is_pod = kind.kind == "Pod";
     let text = match (path, args.output) {
         (None, Output::Text) if is_pod && !args.recursive => lists(),
         (None, Output::Text) => whole(kind, args.recursive),
         (None, Output::Markdown) if is_pod && !args.recursive => page(),
-        (Some(path), Output::Text) => one(kind, path, args.recursive).map_err(Failure::usage)?,
+        (Some(path), Output::Text) => one(kind, path, args.recursive).map_err(Failure::from)?,
         (_, Output::Markdown) => {
-            return Err(Failure::usage(anyhow!(
+            return Err(Failure::from(anyhow!(
                 "-o markdown works only for all fields of Pods: microkube explain pod -o markdown"
             )));
         }

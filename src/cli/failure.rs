@@ -8,9 +8,6 @@ use crate::config::ConfigError;
 use crate::state::Paths;
 use crate::stderr::{report, say};
 
-/// Exit code for a bad manifest or command line.
-const EXIT_USAGE: u8 = 2;
-
 /// Why a verb failed, with the exit code.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -22,16 +19,6 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
             exit_code: 1,
-            error: error.into(),
-        }
-    }
-}
-
-impl Failure {
-    /// The user's input is invalid.
-    pub(super) fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit_code: EXIT_USAGE,
             error: error.into(),
         }
     }

@@ -82,14 +82,14 @@ impl ImageArgs {
 
     /// The Pod, validated and defaulted like any other.
     pub(super) fn pod(&self, name: &str, image: &str, namespace: &NamespaceArg) -> Result<Loaded, Failure> {
-        let manifest = self.manifest(name, image, namespace).map_err(Failure::usage)?;
+        let manifest = self.manifest(name, image, namespace).map_err(Failure::from)?;
         let text = manifest.to_string();
         let input = Input {
             source: SOURCE,
             text: text.as_bytes(),
         };
         Ok(Loaded {
-            manifests: microkube_manifest::load(&[input]).map_err(Failure::usage)?,
+            manifests: microkube_manifest::load(&[input]).map_err(Failure::from)?,
             configurations: Vec::new(),
             validate: ValidateArg::default(),
             consumed_stdin: None,

@@ -23,7 +23,7 @@ pub(super) fn for_each(
 ) -> Result<ExitCode, Failure> {
     if output.dry_run == DryRun::Server {
         let problem = "cannot specify --local and --dry-run=server - did you mean --dry-run=client?";
-        return Err(Failure::usage(anyhow!(problem)));
+        return Err(Failure::from(anyhow!(problem)));
     }
     let read = manifests::read(files)?;
     let mut tell = emit;

@@ -114,7 +114,7 @@ impl Loaded {
             manifests.written.push(written);
         }
         if self.configurations.is_empty() && manifests.pods.is_empty() {
-            return Err(Failure::usage(anyhow!(
+            return Err(Failure::from(anyhow!(
                 "no objects passed: the selector matches no object in the manifests"
             )));
         }
@@ -126,7 +126,7 @@ impl Loaded {
         if self.manifests.pods.is_empty() {
             let problem =
                 "the manifests contain no Pod; add one (`apiVersion: v1`, `kind: Pod`, `metadata` and `spec`)";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         Ok(self)
     }
@@ -144,16 +144,16 @@ pub(super) fn load_validated(
     namespace: &NamespaceArg,
     validate: ValidateArg,
 ) -> Result<Loaded, Failure> {
-    let mut texts = read(files).map_err(Failure::usage)?;
+    let mut texts = read(files).map_err(Failure::from)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
     let read = microkube_manifest::load_all_with(&inputs, validate.unknown_fields());
-    let (mut manifests, documents) = read.map_err(Failure::usage)?;
+    let (mut manifests, documents) = read.map_err(Failure::from)?;
     let given = namespace.namespace.as_deref();
     if let Some(namespace) = given {
-        move_into(&mut manifests, namespace).map_err(Failure::usage)?;
+        move_into(&mut manifests, namespace).map_err(Failure::from)?;
     }
     let configurations = documents.into_iter().map(|document| configuration(document, given));
-    let configurations = configurations.collect::<Result<_, _>>().map_err(Failure::usage)?;
+    let configurations = configurations.collect::<Result<_, _>>().map_err(Failure::from)?;
     let stdin = texts.iter().position(|(source, _)| source == STDIN);
     Ok(Loaded {
         manifests,

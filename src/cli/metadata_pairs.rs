@@ -92,9 +92,9 @@ impl Pairs {
     }
 
     pub(super) fn run(self, args: &PairArgs) -> Result<ExitCode, Failure> {
-        let (resources, words) = self.split(&args.words).map_err(Failure::usage)?;
-        let changes = self.changes(words).map_err(Failure::usage)?;
-        self.check(args, resources, &changes).map_err(Failure::usage)?;
+        let (resources, words) = self.split(&args.words).map_err(Failure::from)?;
+        let changes = self.changes(words).map_err(Failure::from)?;
+        self.check(args, resources, &changes).map_err(Failure::from)?;
         if args.local {
             return local::for_each(&args.files, &args.output, &mut |kind, old, results| {
                 let mut apply = |patch: &Patch| local::patched(kind, old, patch);
@@ -110,7 +110,7 @@ impl Pairs {
         let requested = Requested::new(&objects, &args.scope, &args.selector, field_selector)?;
         if args.all && requested.has_names() {
             let problem = "name cannot be provided when --all is specified";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         if !args.all && args.selector.selector.is_none() && field_selector.is_none() {
             targets::check_names(&requested)?;
@@ -118,7 +118,7 @@ impl Pairs {
         let is_alone = requested.is_single() && !requested.is_from_files;
         if args.resource_version.is_some() && !is_alone {
             let problem = "--resource-version may only be used with a single resource";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         targets::for_each(&requested, &args.output, &mut |node, target, old, results| {
             let mut apply = |patch: &Patch| {

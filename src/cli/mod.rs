@@ -149,7 +149,11 @@ pub fn main() -> ExitCode {
         .complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) if error.use_stderr() => {
+            // Standard error may be closed.
+            let _ = error.print();
+            return diff::exit_code_of_usage(std::env::args_os().nth(1).as_deref());
+        }
         Err(error) if error.kind() == ErrorKind::DisplayVersion => return end(version::print_line()),
         // --help
         Err(text) => {

@@ -60,7 +60,7 @@ enum PatchType {
 }
 
 pub(super) fn run(args: PatchArgs) -> Result<ExitCode, Failure> {
-    let patch = args.patch().map_err(Failure::usage)?;
+    let patch = args.patch().map_err(Failure::from)?;
     if args.local {
         let files = args.objects.local_files()?;
         return local::for_each(files, &args.output, &mut |kind, object, results| {

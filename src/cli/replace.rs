@@ -48,10 +48,10 @@ pub struct ReplaceArgs {
 pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     let output = &args.files.output;
     if args.force && output.dry_run != DryRun::None {
-        return Err(Failure::usage(anyhow!("--dry-run can not be used when --force is set")));
+        return Err(Failure::from(anyhow!("--dry-run can not be used when --force is set")));
     }
     if !args.force {
-        args.replaced.check_without_force().map_err(Failure::usage)?;
+        args.replaced.check_without_force().map_err(Failure::from)?;
     }
     let loaded = manifests::load_validated(&args.files.files, &args.files.namespace, args.files.validate)?;
     let purpose = match loaded.manifests.pods.is_empty() || !args.force {

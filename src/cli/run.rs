@@ -107,7 +107,7 @@ impl RunArgs {
         match (&self.generated.image, self.paths.as_slice()) {
             (None, paths) => manifests::load_into(&FilenameArgs::of(paths), &self.namespace),
             (Some(image), [name]) => self.generated.pod(&name.to_string_lossy(), image, &self.namespace),
-            (Some(_), names) => Err(Failure::usage(anyhow!(
+            (Some(_), names) => Err(Failure::from(anyhow!(
                 "--image creates one Pod and needs one name, but {} were given",
                 names.len()
             ))),
@@ -117,14 +117,14 @@ impl RunArgs {
 
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let start = Instant::now();
-    args.check().map_err(Failure::usage)?;
+    args.check().map_err(Failure::from)?;
     let mut loaded = args.load()?;
     let manifests = &mut loaded.manifests;
     for (pod, written) in manifests.pods.iter_mut().zip(&manifests.written) {
         *pod = args
             .save_config
             .pod(pod, written)
-            .map_err(|error| Failure::usage(as_kubectl_error(error, None)))?;
+            .map_err(|error| Failure::from(as_kubectl_error(error, None)))?;
     }
     if args.is_detached() || args.output.dry_run != DryRun::None {
         return apply::start_all(loaded, &args.output, Writing::Apply, Writing::Create(args.save_config));

@@ -291,7 +291,7 @@ impl NamedArgs {
             (false, _) => "cannot specify --local and server resources",
             (true, true) => "--local changes the objects of files: name them with -f",
         };
-        Err(Failure::usage(anyhow!(problem)))
+        Err(Failure::from(anyhow!(problem)))
     }
 
     /// The named objects; reads manifests.
@@ -301,7 +301,7 @@ impl NamedArgs {
     pub(super) fn requested(&self) -> Result<Requested, Failure> {
         if self.objects.resources.is_empty() && self.objects.files.filename.is_empty() {
             let problem = "one or more resources must be specified as <resource> <name> or <resource>/<name>";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         let scope = ScopeArgs {
             namespace: self.namespace.clone(),
@@ -320,7 +320,7 @@ impl NamedArgs {
 pub(super) fn check_names(requested: &Requested) -> Result<(), Failure> {
     if !requested.has_names() {
         let problem = anyhow!("resource(s) were provided, but no name was specified");
-        return Err(Failure::usage(problem));
+        return Err(Failure::from(problem));
     }
     Ok(())
 }

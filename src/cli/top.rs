@@ -87,9 +87,7 @@ struct PodUsage {
 pub(super) fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     let What::Pod(args) = args.what;
     if args.name.is_some() && args.selector.is_some() {
-        return Err(Failure::usage(anyhow!(
-            "only one of NAME or --selector can be provided"
-        )));
+        return Err(Failure::from(anyhow!("only one of NAME or --selector can be provided")));
     }
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),

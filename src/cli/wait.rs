@@ -92,11 +92,11 @@ fn requested(args: &WaitArgs) -> Result<Requested, Failure> {
     let has_selector = args.selector.selector.is_some() || field_selector.is_some();
     if args.all && (has_selector || requested.has_names()) {
         let error = anyhow!("--all cannot be combined with names or a selector");
-        return Err(Failure::usage(error));
+        return Err(Failure::from(error));
     }
     if !args.all && !requested.has_names() && !has_selector {
         let error = anyhow!("resource(s) were provided, but no name was specified: specify names, -f, -l or --all");
-        return Err(Failure::usage(error));
+        return Err(Failure::from(error));
     }
     Ok(requested)
 }

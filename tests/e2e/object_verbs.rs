@@ -370,7 +370,7 @@ fn several_documents_and_lists_are_applied_and_deleted_whole() {
     faulty[0]["data"]["a"] = "2".into();
     faulty[2]["data"] = json!({ "a": 7 });
     let refused = host().output(["apply", "-f", &file_of("several-faulty.json", &faulty)]);
-    assert_eq!((refused.code(), &*refused.stdout), (2, ""), "{refused:?}");
+    assert_eq!((refused.code(), &*refused.stdout), (1, ""), "{refused:?}");
     assert_eq!(get("configmap", "several-a")["data"], Value::Null);
     // By selector, and all.
     host().succeed(["label", "configmap", "several-a", "several-b", "group=several"]);

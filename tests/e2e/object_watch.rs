@@ -78,7 +78,7 @@ fn objects_of_all_kinds_are_waited_for_with_kubectls_words() {
     );
     let error = says("wait --for=condition=Ready secret/none", 1, "");
     assert!(error.contains("secrets \"none\" not found"), "{error}");
-    let error = says("wait --for=condition=Ready sc --all", 1, "");
+    let error = says("wait --for=condition=Ready pv --all", 1, "");
     assert!(error.contains("no matching resources found"), "{error}");
     says("wait --for=delete secret/none", 0, "");
     host().succeed(["delete", "cm", "kept", "--wait=false"]);

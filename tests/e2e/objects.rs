@@ -66,7 +66,7 @@ pub fn says(line: &str, code: i32, stdout: &str) -> String {
 #[track_caller]
 pub fn refuses(line: &str, part: &str) {
     let finished = host().output(line.split(' '));
-    assert!(matches!(finished.code(), 1 | 2), "{line}: {finished:?}");
+    assert_eq!(finished.code(), 1, "{line}: {finished:?}");
     assert_eq!(finished.stdout, "", "{line}: {finished:?}");
     assert!(
         finished.stderr.contains(part),

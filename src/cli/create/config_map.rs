@@ -34,7 +34,7 @@ pub(super) struct ConfigMapArgs {
 
 pub(super) fn run(args: &ConfigMapArgs) -> Result<ExitCode, Failure> {
     let mut sources = Sources::default();
-    let config_map = config_map(args, &mut sources).map_err(Failure::usage)?;
+    let config_map = config_map(args, &mut sources).map_err(Failure::from)?;
     let stdin = sources.consumed_stdin.as_deref();
     generated::create(
         config_map.into(),

@@ -99,7 +99,7 @@ pub(super) fn create(
     let value = args.save_config.object(object.to_value());
     match value.and_then(|value| objects.create(kind, &value)) {
         Ok(created) => print(created.value(), args),
-        Err(error) if !error.problems().is_empty() => Err(Failure::usage(worded(error, failed))),
+        Err(error) if !error.problems().is_empty() => Err(Failure::from(worded(error, failed))),
         Err(error) => Err(worded(error, failed).into()),
     }
 }

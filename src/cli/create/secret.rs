@@ -101,7 +101,7 @@ pub(super) fn run(args: SecretArgs) -> Result<ExitCode, Failure> {
         SecretKind::DockerRegistry(args) => (docker_registry(args, &mut sources), &args.common),
         SecretKind::Tls(args) => (tls(args), &args.common),
     };
-    let mut secret = secret.map_err(Failure::usage)?;
+    let mut secret = secret.map_err(Failure::from)?;
     if common.append_hash {
         append_hash(&mut secret);
     }

@@ -236,8 +236,8 @@ fn pair(text: &str) -> anyhow::Result<(&str, &str)> {
 }
 
 pub(super) fn run(args: DebugArgs) -> Result<ExitCode, Failure> {
-    args.check().map_err(Failure::usage)?;
-    args.env().and(args.images().map(drop)).map_err(Failure::usage)?;
+    args.check().map_err(Failure::from)?;
+    args.env().and(args.images().map(drop)).map_err(Failure::from)?;
     let purpose = match args.copy_to {
         Some(_) => Purpose::Start,
         None => Purpose::Look,

@@ -110,7 +110,7 @@ impl GraceArgs {
 }
 
 pub(super) fn run(args: DeleteArgs) -> Result<ExitCode, Failure> {
-    let grace = args.grace.period().map_err(Failure::usage)?;
+    let grace = args.grace.period().map_err(Failure::from)?;
     let requested = requested(&args)?;
     // Objects other than Pods exist even while the emulated host does not run.
     let purpose = match requested.is_only_pods() {
@@ -222,12 +222,12 @@ fn requested(args: &DeleteArgs) -> Result<Requested, Failure> {
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
     if args.all && requested.has_names() {
         let error = anyhow!("name cannot be provided when --all is specified");
-        return Err(Failure::usage(error));
+        return Err(Failure::from(error));
     }
     let has_selector = args.selector.selector.is_some() || field_selector.is_some();
     if !requested.has_names() && !args.all && !has_selector {
         let error = anyhow!("resource(s) were provided, but no name was specified: specify names, -f, -l or --all");
-        return Err(Failure::usage(error));
+        return Err(Failure::from(error));
     }
     Ok(requested)
 }

@@ -98,7 +98,7 @@ impl GetArgs {
     pub(super) fn check(&self, requested: &Requested) -> Result<(), Failure> {
         if self.output_watch_events && !self.follows() {
             let problem = "--output-watch-events option can only be used with --watch or --watch-only";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         match self.subresource {
             None => Ok(()),

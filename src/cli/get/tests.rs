@@ -173,7 +173,7 @@ fn objects_are_selected_by_namespace_labels_and_fields() {
         "configmap/c\n"
     );
     let refused = requested(&args("cm,secret --field-selector type=Opaque")).unwrap_err();
-    assert_eq!(refused.exit_code, 2);
+    assert_eq!(refused.exit_code, 1);
     assert!(
         refused
             .error

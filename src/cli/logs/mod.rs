@@ -162,7 +162,7 @@ impl LogsArgs {
 }
 
 pub(super) fn run(args: LogsArgs) -> Result<ExitCode, Failure> {
-    args.check().map_err(Failure::usage)?;
+    args.check().map_err(Failure::from)?;
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,

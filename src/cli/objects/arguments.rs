@@ -83,21 +83,21 @@ impl Requested {
     ) -> Result<Self, Failure> {
         let has_selector = selector.selector.is_some() || field_selector.is_some();
         let mut requested = if objects.files.filename.is_empty() {
-            Self::of_words(&objects.resources, scope, has_selector).map_err(Failure::usage)?
+            Self::of_words(&objects.resources, scope, has_selector).map_err(Failure::from)?
         } else if !objects.resources.is_empty() {
             let contradiction =
                 "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well";
-            return Err(Failure::usage(anyhow!(contradiction)));
+            return Err(Failure::from(anyhow!(contradiction)));
         } else if has_selector {
             let contradiction = "-f and a selector (-l, --field-selector) cannot be combined: use one of them";
-            return Err(Failure::usage(anyhow!(contradiction)));
+            return Err(Failure::from(anyhow!(contradiction)));
         } else {
             Self::of_files(&objects.files, scope)?
         };
         requested.selector = selector.selector.clone().unwrap_or_default();
         requested.field_selector = field_selector.cloned().unwrap_or_default();
         for group in &requested.groups {
-            requested.field_selector.check(group.kind).map_err(Failure::usage)?;
+            requested.field_selector.check(group.kind).map_err(Failure::from)?;
         }
         Ok(requested)
     }
@@ -149,7 +149,7 @@ impl Requested {
             ..Self::default()
         };
         for document in &read.documents {
-            let name = manifests::name_of(document, &scope.namespace).map_err(Failure::usage)?;
+            let name = manifests::name_of(document, &scope.namespace).map_err(Failure::from)?;
             requested.push(document.kind(), name);
         }
         let names = requested.groups.iter().flat_map(|group| &group.names);
@@ -206,7 +206,7 @@ impl Requested {
     pub(in crate::cli) fn check_status(&self) -> Result<(), Failure> {
         if !self.has_names() {
             let problem = "subresource cannot be used when bulk resources are specified";
-            return Err(Failure::usage(anyhow!(problem)));
+            return Err(Failure::from(anyhow!(problem)));
         }
         match self
             .groups
@@ -415,13 +415,13 @@ mod tests {
         );
         let (code, error) = files(text, &scope(Some("other"), false)).unwrap_err();
         assert!(
-            code == 2 && error.contains("does not match the namespace \"other\""),
+            code == 1 && error.contains("does not match the namespace \"other\""),
             "{error}"
         );
         let nameless = "{apiVersion: v1, kind: ConfigMap, metadata: {generateName: a-}}";
         let (code, error) = files(nameless, &scope(None, false)).unwrap_err();
         assert!(
-            code == 2 && error.ends_with(":1:1: resource name may not be empty"),
+            code == 1 && error.ends_with(":1:1: resource name may not be empty"),
             "{error}"
         );
     }

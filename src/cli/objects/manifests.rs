@@ -19,11 +19,11 @@ pub(in crate::cli) struct Documents {
 
 /// Reads the objects of these paths, without defaults and validation.
 pub(in crate::cli) fn read(files: &FilenameArgs) -> Result<Documents, Failure> {
-    let Texts { texts, consumed_stdin } = manifests::texts(files).map_err(Failure::usage)?;
+    let Texts { texts, consumed_stdin } = manifests::texts(files).map_err(Failure::from)?;
     let inputs: Vec<Input<'_>> = texts.iter().map(|(source, text)| Input { source, text }).collect();
-    let documents = kinds::read_documents(&inputs).map_err(Failure::usage)?;
+    let documents = kinds::read_documents(&inputs).map_err(Failure::from)?;
     if documents.is_empty() {
-        return Err(Failure::usage(anyhow::anyhow!(
+        return Err(Failure::from(anyhow::anyhow!(
             "no objects passed: the manifests are empty"
         )));
     }
