@@ -1,4 +1,4 @@
-//! The objects while the rules are applied once: their next content, and what else is to be done.
+//! The objects while the rules are applied once: their next content, and the other changes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -33,7 +33,7 @@ pub(crate) struct Pass<'s> {
     waiting: Vec<Event>,
 }
 
-/// What is to be done.
+/// The changes that the rules ask for, and the events about objects that wait.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// The steps, in order.

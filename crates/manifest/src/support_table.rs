@@ -190,7 +190,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.securityContext.fsGroup", Supported),
     (
         "spec.securityContext.fsGroupChangePolicy",
-        SupportedWith("it has no effect on the supported types of volumes, as in Kubernetes"),
+        SupportedWith("it applies to claims with a disk; other volumes get the group in any case, as in Kubernetes"),
     ),
     ("spec.securityContext.runAsGroup", Supported),
     ("spec.securityContext.runAsNonRoot", Supported),

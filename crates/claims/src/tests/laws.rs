@@ -298,7 +298,7 @@ proptest! {
         node.settle();
         node.state.failed_disks.clear();
         check(&node);
-        // Without Pods, all claims can go, and only what is to be kept stays.
+        // Without Pods, all claims can be deleted; retained volumes stay.
         node.state.pods.clear();
         let names: Vec<String> = node.state.claims.iter().map(|own| text(&own.metadata.name).to_owned()).collect();
         for name in names {
