@@ -233,7 +233,7 @@ fn free_port() -> Result<u16> {
 fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     let location = &settings.location;
     let alive = try_lock_exclusive(&location.alive_lock()).map_err(record_error)?;
-    let alive: LockedFile = alive.ok_or(EmulatedHostError::StillRunning)?;
+    let mut alive: LockedFile = alive.ok_or(EmulatedHostError::StillRunning)?;
     let console_path = location.console();
     let file_error = |source| EmulatedHostError::File {
         action: "write",
@@ -260,7 +260,7 @@ fn spawn(qemu: &Path, settings: &Settings) -> Result<Child> {
     let child = command
         .spawn()
         .map_err(|e| EmulatedHostError::System("start QEMU", e))?;
-    drop(alive);
+    alive.leave_to_child();
     Ok(child)
 }
 

@@ -1,14 +1,14 @@
 //! Starts a Pod's supervisor, in the same way for a foreground Pod, a detached one, and one whose supervisor died.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use microkube_base::child;
 
-use crate::state::{Paths, PodRecord};
+use crate::state::{LockedFile, Paths, PodRecord};
 
 /// How many Pods' logs are kept after the Pods are gone.
 const KEPT_LOGS: usize = 50;
@@ -32,7 +32,7 @@ pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
     ))
 }
 
-/// Starts a Pod's supervisor. It inherits the Pod's lock and, if there is a client, the supervisor's end of the
+/// Starts a Pod's supervisor. It takes over the Pod's lock and, if there is a client, the supervisor's end of the
 /// connection.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn supervisor_log(paths: &Paths, record: &PodRecord) -> PathBuf {
 pub fn start_supervisor(
     paths: &Paths,
     record: &PodRecord,
-    lock: BorrowedFd<'_>,
+    lock: &mut LockedFile,
     client: Option<BorrowedFd<'_>>,
     debug: bool,
 ) -> Result<Child, LaunchError> {
@@ -53,7 +53,7 @@ pub fn start_supervisor(
     let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
     let mut command = Command::new(std::env::current_exe().map_err(LaunchError::NoProgram)?);
     command.args(["supervise", "--uid", &record.uid]);
-    command.args(["--lock-fd", &lock.as_raw_fd().to_string()]);
+    command.args(["--lock-fd", &lock.as_fd().as_raw_fd().to_string()]);
     if let Some(client) = client {
         command.args(["--client-fd", &client.as_raw_fd().to_string()]);
     }
@@ -63,7 +63,7 @@ pub fn start_supervisor(
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // A supervisor may run for months: it must not keep its start directory in use.
     command.current_dir("/");
-    let inherited: Vec<i32> = [Some(lock), client]
+    let inherited: Vec<i32> = [Some(lock.as_fd()), client]
         .into_iter()
         .flatten()
         .map(|fd| fd.as_raw_fd())
@@ -77,7 +77,9 @@ pub fn start_supervisor(
             Ok(())
         });
     }
-    command.spawn().map_err(LaunchError::Spawn)
+    let supervisor = command.spawn().map_err(LaunchError::Spawn)?;
+    lock.leave_to_child();
+    Ok(supervisor)
 }
 
 /// Removes the oldest logs of Pods that are gone.

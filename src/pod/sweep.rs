@@ -2,7 +2,6 @@
 //! Pod that has lost its owner gets a process, which takes it over or releases it.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -136,7 +135,7 @@ async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) ->
     if records.get(uid)?.is_some_and(|record| record.released) {
         return Ok(None);
     }
-    let Some(lock) = records.claim(uid)? else {
+    let Some(mut lock) = records.claim(uid)? else {
         return Ok(None);
     };
     tracing::info!("recovering Pod {uid}, whose supervisor died");
@@ -145,7 +144,7 @@ async fn hand_over_or_release(paths: &Paths, records: &PodRecords, uid: &str) ->
         Some(record) if record.released => Ok(None),
         Some(record) => {
             records.refuse_newer(uid)?;
-            let process = launch::start_supervisor(paths, &record, lock.as_fd(), None, false)?;
+            let process = launch::start_supervisor(paths, &record, &mut lock, None, false)?;
             Ok(Some(process))
         }
         // Its creation or removal was interrupted, or something else removed the record.

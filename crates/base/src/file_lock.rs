@@ -26,24 +26,49 @@ impl Sharing {
     }
 }
 
-/// A file on which this process holds a `flock`. The lock is released with the last descriptor, which the kernel closes
-/// if the process dies.
+/// A file on which this process holds a `flock`, released when dropped; the kernel releases it if the process dies.
 ///
 /// The lock belongs to the open file, not to the process: a child that inherits the descriptor holds it, too.
 #[derive(Debug)]
-pub struct LockedFile(OwnedFd);
+pub struct LockedFile {
+    file: OwnedFd,
+    held_by_child: bool,
+}
 
 impl LockedFile {
     /// Adopts a descriptor inherited from the process that took the lock.
     #[must_use]
     pub fn from_inherited(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self::of(fd)
+    }
+
+    fn of(file: OwnedFd) -> Self {
+        Self {
+            file,
+            held_by_child: false,
+        }
+    }
+
+    /// Leaves the lock to a child that has inherited the descriptor: dropping this only closes this process's copy.
+    pub fn leave_to_child(&mut self) {
+        self.held_by_child = true;
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing would not be enough: a child that another thread has just forked has a copy until it executes its
+        // program, and the file would stay locked as long.
+        if !self.held_by_child {
+            // It can only fail for reasons that closing the descriptor settles.
+            let _ = flock(&self.file, libc::LOCK_UN);
+        }
     }
 }
 
 impl AsFd for LockedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -61,7 +86,7 @@ pub fn lock(path: &Path, sharing: Sharing) -> io::Result<LockedFile> {
 /// If the file system has no locks.
 pub fn lock_open(file: OwnedFd, sharing: Sharing) -> io::Result<LockedFile> {
     flock(&file, sharing.operation())?;
-    Ok(LockedFile(file))
+    Ok(LockedFile::of(file))
 }
 
 /// Tries to take a lock on a file; `None` if another process holds it.
@@ -78,7 +103,7 @@ pub fn try_lock(path: &Path, sharing: Sharing) -> io::Result<Option<LockedFile>>
 /// If the file system has no locks.
 pub fn try_lock_open(file: OwnedFd, sharing: Sharing) -> io::Result<Option<LockedFile>> {
     match flock(&file, sharing.operation() | libc::LOCK_NB) {
-        Ok(()) => Ok(Some(LockedFile(file))),
+        Ok(()) => Ok(Some(LockedFile::of(file))),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
     }
@@ -141,6 +166,30 @@ mod tests {
         assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_none());
         assert!(try_lock(&path, Sharing::Shared).unwrap().is_none());
         drop(held);
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_dropped_lock_is_free_although_a_forked_process_still_has_a_copy_of_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = lock(&path, Sharing::Exclusive).unwrap();
+        let copy = held.as_fd().try_clone_to_owned().unwrap();
+        drop(held);
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_some());
+        drop(copy);
+    }
+
+    #[test]
+    fn a_lock_left_to_a_child_stays_locked_until_the_child_closes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let mut held = lock(&path, Sharing::Exclusive).unwrap();
+        let inherited = held.as_fd().try_clone_to_owned().unwrap();
+        held.leave_to_child();
+        drop(held);
+        assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_none());
+        drop(LockedFile::from_inherited(inherited));
         assert!(try_lock(&path, Sharing::Exclusive).unwrap().is_some());
     }
 

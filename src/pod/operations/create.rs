@@ -1,7 +1,5 @@
 //! Creates Pods: writes their records, and starts those that run without a command line.
 
-use std::os::fd::AsFd;
-
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -59,8 +57,8 @@ pub async fn free_name(paths: &Paths, pod: &Pod) -> anyhow::Result<()> {
 /// See [`CreateError`].
 pub fn start_detached(paths: &Paths, pod: &Pod) -> Result<PodRecord, CreateError> {
     let mut record = new_record(pod, true);
-    let lock = write_record(paths, &mut record)?;
-    match start_supervisor(paths, &record, lock.as_fd(), None, false) {
+    let mut lock = write_record(paths, &mut record)?;
+    match start_supervisor(paths, &record, &mut lock, None, false) {
         // The supervisor now runs independently; init reaps it.
         Ok(_child) => Ok(record),
         Err(error) => {

@@ -117,9 +117,9 @@ pub async fn start(paths: Paths, record: PodRecord, debug: bool) -> Result<Foreg
 }
 
 fn create(paths: Paths, mut record: PodRecord, debug: bool) -> Result<ForegroundPod, CreateError> {
-    let lock = write_record(&paths, &mut record)?;
+    let mut lock = write_record(&paths, &mut record)?;
     let (client, server) = std::os::unix::net::UnixStream::pair()?;
-    let supervisor = match start_supervisor(&paths, &record, lock.as_fd(), Some(server.as_fd()), debug) {
+    let supervisor = match start_supervisor(&paths, &record, &mut lock, Some(server.as_fd()), debug) {
         Ok(supervisor) => supervisor,
         Err(error) => {
             PodVersions::new(&paths).remove(&record.uid)?;

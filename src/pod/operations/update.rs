@@ -5,7 +5,6 @@
 mod tests;
 
 use std::fmt;
-use std::os::fd::AsFd;
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_manifest::Problem;
@@ -263,7 +262,7 @@ async fn ask<E>(
         if let Some(answer) = asked.map_err(|_| no_answer())?? {
             return Ok(answer);
         }
-        if let Some(lock) = records.claim(uid)? {
+        if let Some(mut lock) = records.claim(uid)? {
             let Some(record) = records.get(uid)? else {
                 return Ok(Answer::Outdated);
             };
@@ -272,7 +271,7 @@ async fn ask<E>(
                 return change_ended(paths, records, record, &request, lock).await;
             }
             // The Pod has lost its supervisor.
-            start_supervisor(paths, &record, lock.as_fd(), None, false)?;
+            start_supervisor(paths, &record, &mut lock, None, false)?;
         }
         if started.elapsed() > ANSWER_PATIENCE {
             return Err(no_answer());

@@ -157,7 +157,7 @@ async fn a_force_deleted_pod_is_gone_once_its_supervisor_has_hidden_it() {
 #[tokio::test(start_paused = true)]
 async fn a_force_deletion_kills_a_hanging_supervisor() {
     let pods = TestPods::new();
-    let (uid, lock) = pods.add_owned(&manifest("web"));
+    let (uid, mut lock) = pods.add_owned(&manifest("web"));
     let _never_accepts = UnixListener::bind(pods.paths.supervisor_socket(&uid)).unwrap();
     // Like a supervisor it holds the Pod's lock, but it does nothing.
     let stuck = std::process::Command::new("sleep")
@@ -165,6 +165,7 @@ async fn a_force_deletion_kills_a_hanging_supervisor() {
         .stdin(std::fs::File::from(lock.as_fd().try_clone_to_owned().unwrap()))
         .spawn();
     let mut stuck = stuck.unwrap();
+    lock.leave_to_child();
     drop(lock);
     let mut record = pods.records.get(&uid).unwrap().unwrap();
     record.supervisor = ProcessIdentity::of(i32::try_from(stuck.id()).unwrap());
