@@ -11,7 +11,7 @@
 #   make soak     runs for hours: random kills, power cuts and fuzzing (docs/testing.md)
 #   make fuzz     looks for inputs that break the parsers; FUZZ_SECONDS=60 for each target
 #   make coverage shows which lines are covered by tests that need no virtual machine
-#   make bench    compares the VMM with QEMU's microvm, and image pulls with podman
+#   make bench    compares the VMM with QEMU's microvm, pulls and volumes with podman
 #   make clean    removes build/ and target/, but not images and Pods in /var/lib/microkube
 
 .PHONY: all build check lint spelling doc deny requirements kernel programs initramfs test-initramfs machine example-images test-images run \
@@ -23,7 +23,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 MICROKUBE := $(TARGET_DIR)/release/microkube
 GUEST_INIT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/examples/guest-init
 AGENT := $(TARGET_DIR)/x86_64-unknown-linux-musl/agent/microkube-agent
-TEST_IMAGES := busybox small configured nginx debian-tools network-tools large
+TEST_IMAGES := busybox small configured nginx debian-tools network-tools database large
 CARGO := cargo --locked
 # The VMM is linked statically, because loading shared libraries would slow down the start of every Pod. (With an
 # explicit target, the flags do not apply to build scripts and procedural macros, which cannot be static.)
@@ -141,7 +141,10 @@ package-test: package
 	@tests/images/build.sh busybox
 	@tests/packages/run.sh $(MICROKUBE) build/packages
 
-soak: build test-initramfs test-images
+soak: build test-initramfs
+	@tests/pjdfstest.sh
+	@tests/images/build.sh $(TEST_IMAGES) storage-tools
+	@tests/images/build-registry.sh $(TEST_IMAGES) storage-tools
 	@tests/soak.sh $(MICROKUBE)
 
 # Not part of `make test`, because it proves nothing by itself.
@@ -151,6 +154,7 @@ coverage: requirements test-images
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull
 	@tests/on-kvm.sh $(MICROKUBE) bench boot
+	@tests/on-kvm.sh $(MICROKUBE) bench storage
 
 clean:
 	rm -rf build target

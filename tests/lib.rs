@@ -2,6 +2,8 @@
 //! image store's tests use it as well, so it has few dependencies.
 
 pub mod built;
+pub mod database;
+pub mod log_lines;
 pub mod manifest;
 pub mod oci_layout;
 pub mod random_life;

@@ -13,11 +13,11 @@ use crate::recovery::kill;
 const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 /// A claim; deleted when the test ends. Its Pods must be deleted before.
-struct Claim(&'static str);
+pub struct Claim(&'static str);
 
 impl Claim {
     #[track_caller]
-    fn new(name: &'static str, mode: &str, size: &str) -> Self {
+    pub fn new(name: &'static str, mode: &str, size: &str) -> Self {
         Self::with(name, mode, size, &json!({}))
     }
 
@@ -32,7 +32,7 @@ impl Claim {
         field("pvc", self.0, ".status.phase")
     }
 
-    fn volume(&self) -> Value {
+    pub fn volume(&self) -> Value {
         json!({ "name": "data", "persistentVolumeClaim": { "claimName": self.0 } })
     }
 

@@ -15,29 +15,29 @@ use crate::recovery::kill;
 const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 /// A directory on the host, removed at the end.
-struct Directory(tempfile::TempDir);
+pub struct Directory(tempfile::TempDir);
 
 impl Directory {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         Self(directory)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub fn write(&self, name: &str, content: &str) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// A volume with this directory, or something in it.
-    fn volume(&self, name: &str, path: &str, kind: &str) -> Value {
+    pub fn volume(&self, name: &str, path: &str, kind: &str) -> Value {
         json!({ "name": name, "hostPath": { "path": self.path(path), "type": kind } })
     }
 }

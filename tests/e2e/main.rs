@@ -49,6 +49,8 @@ mod readiness_gates;
 mod recovery;
 mod secrets_stay_secret;
 mod security_context;
+mod storage;
+mod storage_soak;
 mod termination;
 mod timeline;
 mod upgrade;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use microkube_tests::log_lines::last_number;
 use microkube_tests::manifest::Pod;
 
 use crate::detached_pod::Detached;
@@ -202,15 +203,6 @@ while :; do
 done
 "#;
 
-/// The number after the last line that starts with this.
-fn last_number(log: &str, start: &str) -> u64 {
-    let number = log.lines().rev().find_map(|line| line.strip_prefix(start));
-    number
-        .unwrap_or_else(|| panic!("no {start:?} in {log}"))
-        .parse()
-        .unwrap()
-}
-
 fn scratch_disk() -> PathBuf {
     let pods = std::fs::read_dir(host().state_dir.join("pods")).unwrap();
     let disks: Vec<PathBuf> = pods
@@ -269,7 +261,7 @@ fn volumes_are_intact_with_all_synced_data_after_the_vm_died_while_writing() {
     let log = pod.logs("main");
     let found = log.lines().find(|line| line.starts_with("found ")).unwrap();
     assert!(found.contains(" damaged 0 "), "{log}");
-    let kept = last_number(&host().succeed(["logs", "writing", "-p"]), "kept ");
+    let kept = last_number(&host().succeed(["logs", "writing", "-p"]), "kept ").expect("it kept something");
     let (_, last) = found.rsplit_once(' ').unwrap();
     assert!(last.parse::<u64>().unwrap() >= kept, "{kept} was synced: {found}");
     let reasons = host().event_reasons("writing");

@@ -7,6 +7,8 @@
 #   nginx          Debian's nginx-light in the foreground on port 80; STOPSIGNAL SIGQUIT
 #   debian-tools   Debian's essential packages, curl, CA certificates, procps; /bin/bash
 #   network-tools  Debian's essential packages, iproute2, iptables, nftables, conntrack, CNI plugins, busybox
+#   storage-tools  Debian's essential packages, git, make, a C compiler, fio
+#   database       sqlite3 and busybox
 #   small          busybox, under another name
 #   configured     busybox with an ENTRYPOINT, CMD, user, directory and variable of its own
 #   large          busybox and 500 MB of data in four layers, with checksums in /data/MD5SUMS
@@ -104,6 +106,25 @@ build_network_tools() {
     configure network-tools --config.cmd /bin/bash
 }
 
+build_storage_tools() {
+    debian_root "$work/layer.tar" git,make,gcc,libc6-dev,fio,acl,attr
+    new_image storage-tools
+    add_layer storage-tools "$work/layer.tar"
+    configure storage-tools --config.cmd /bin/bash
+}
+
+# Small, because the test that cuts the power converts it in its emulated host.
+build_database() {
+    mmdebstrap --quiet --variant=extract --include=sqlite3,busybox-static \
+        --dpkgopt='path-exclude=/usr/share/*' --dpkgopt='path-exclude=/usr/bin/dpkg*' \
+        --customize-hook='rm -rf "$1"/var/cache/* "$1"/var/lib/apt/lists "$1"/var/lib/dpkg' \
+        --customize-hook='chroot "$1" /bin/busybox --install -s /bin' "$suite" "$work/layer.tar" \
+        >"$work/mmdebstrap.log" 2>&1 || { tail -n 20 "$work/mmdebstrap.log" >&2; die "mmdebstrap failed"; }
+    new_image database
+    add_layer database "$work/layer.tar"
+    configure database --config.cmd /bin/sh
+}
+
 # Half of the data is random, half of it text: neither compression nor its absence is taken for granted.
 build_large() {
     busybox_root "$work/root"
@@ -148,9 +169,10 @@ build_configured() {
 [ $# -gt 0 ] || set -- busybox nginx debian-tools
 for name in "$@"; do
     case $name in
-        busybox | nginx | small | configured | large) builder=build_$name ;;
+        busybox | nginx | small | configured | large | database) builder=build_$name ;;
         debian-tools) builder=build_debian_tools ;;
         network-tools) builder=build_network_tools ;;
+        storage-tools) builder=build_storage_tools ;;
         *) die "unknown image $name" ;;
     esac
     key=$( { cat "$here/build.sh"; echo "$suite"; } | sha256sum | cut -d ' ' -f 1)

@@ -8,9 +8,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use microkube_tests::built::{microkube_program, source_tree};
+use microkube_tests::database::{self, assert_found, last_committed};
+use microkube_tests::log_lines::last_number;
 use microkube_tests::manifest::{Container, Pod};
 use microkube_tests::random_life::{Dice, assert_allowed, number};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Number of power failures; `MICROKUBE_POWER_CUTS` overrides it.
 const DEFAULT_CUTS: u64 = 3;
@@ -82,6 +84,23 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The log of a container that says what it found once it has looked.
+    #[track_caller]
+    fn begun_log(&self, pod: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.succeed(&format!("logs {pod}"));
+            if log.contains("found ") {
+                return log;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(120),
+                "{pod} does not begin: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Starts microkube in the emulated host, in the background.
     fn begin(&self, line: &str) -> Child {
         let mut command = self.inside(std::iter::once(self.program.as_str()).chain(line.split(' ')));
@@ -134,17 +153,27 @@ fn pod(name: &str, policy: &str, script: &str) -> Pod {
         .container(main.shell(script).mount("data", "/data"))
 }
 
+/// A database on a claim.
+fn database_pod() -> Pod {
+    let main = Container::new("main", "database").pull_policy("Never");
+    Pod::named("database")
+        .restart_policy("Always")
+        .grace_period_seconds(2)
+        .volume(json!({ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }))
+        .container(main.shell(database::WRITER).mount("data", "/data"))
+}
+
+fn claim_manifest() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "64Mi" } } },
+    })
+}
+
 /// Reports the numbers that its previous run left, and continues writing: it prints a number once it is on the disk.
 const KEEPER: &str = "cd /data; mkdir -p kept; number=$(ls kept | sort -n | tail -n 1); number=${number:-0}; echo found $number; \
     while :; do number=$((number+1)); echo $number > kept/$number; sync kept/$number; echo kept $number; \
     rm -f kept/$((number-20)); sleep 0.05; done";
-
-/// The number after the last line that starts with this.
-fn last_number(log: &str, start: &str) -> Option<u64> {
-    log.lines()
-        .rev()
-        .find_map(|line| line.strip_prefix(start)?.parse().ok())
-}
 
 /// Asserts the invariants after this many power failures, once the emulated host is up again and has recovered
 /// everything.
@@ -153,7 +182,7 @@ fn assert_recovered(machine: &Machine, cuts: u64, restarts: &mut u64) {
     for pod in pods["items"].as_array().unwrap() {
         assert_allowed(pod);
     }
-    machine.succeed("wait --for=condition=Ready pod/keeper --timeout=600s");
+    machine.succeed("wait --for=condition=Ready pod/keeper pod/database --timeout=600s");
     let keeper: Value = serde_json::from_str(&machine.succeed("get pod keeper -o json")).unwrap();
     let status = &keeper["status"]["containerStatuses"][0];
     let count = status["restartCount"].as_u64().unwrap();
@@ -168,6 +197,10 @@ fn assert_recovered(machine: &Machine, cuts: u64, restarts: &mut u64) {
     let kept = last_number(&machine.succeed("logs keeper -p"), "kept ").unwrap_or(0);
     let found = last_number(&machine.succeed("logs keeper"), "found ").expect("the keeper says what it finds");
     assert!(found >= kept, "{kept} was on the disk, {found} is");
+    assert_found(
+        &machine.begun_log("database"),
+        last_committed(&machine.succeed("logs database -p")),
+    );
 }
 
 /// Runs a random verb on a Pod.
@@ -194,11 +227,18 @@ fn pause(dice: &mut Dice, most: Duration) {
 fn every_pod_recovers_to_an_allowed_state_after_a_power_cut_at_any_time() {
     let mut dice = Dice::seeded_by("MICROKUBE_POWER_CUT_SEED");
     let machine = Machine::new();
-    let layout = source_tree().join("build/images/busybox");
-    machine.succeed(&format!("image load --name busybox:latest {}", layout.display()));
-    let file = machine.manifest(&pod("keeper", "Always", KEEPER));
-    machine.succeed(&format!("apply -f {}", file.display()));
-    machine.succeed("wait --for=condition=Ready pod/keeper --timeout=120s");
+    for image in ["busybox", "database"] {
+        let layout = source_tree().join("build/images").join(image);
+        machine.succeed(&format!("image load --name {image}:latest {}", layout.display()));
+    }
+    let claim = machine.directory.path().join("claim.json");
+    std::fs::write(&claim, claim_manifest().to_string()).unwrap();
+    machine.succeed(&format!("apply -f {}", claim.display()));
+    for pod in [pod("keeper", "Always", KEEPER), database_pod()] {
+        let file = machine.manifest(&pod);
+        machine.succeed(&format!("apply -f {}", file.display()));
+        machine.succeed(&format!("wait --for=condition=Ready pod/{} --timeout=120s", pod.name()));
+    }
     let mut restarts = 0;
     let cuts = number("MICROKUBE_POWER_CUTS").unwrap_or(DEFAULT_CUTS);
     for cut in 1..=cuts {
@@ -225,8 +265,9 @@ fn every_pod_recovers_to_an_allowed_state_after_a_power_cut_at_any_time() {
     machine.succeed("recover");
     assert_recovered(&machine, cuts, &mut restarts);
     machine.succeed("delete pods --all --now");
+    machine.succeed("delete pvc data");
     machine.succeed("recover");
-    let look = "ls -A /var/lib/microkube/pods /run/microkube/pods | grep -v :; ls /var/lib/microkube/network/leases | grep '^[0-9.]*$'; \
+    let look = "ls -A /var/lib/microkube/volumes/disks; ls -A /var/lib/microkube/pods /run/microkube/pods | grep -v :; ls /var/lib/microkube/network/leases | grep '^[0-9.]*$'; \
         ls /sys/class/net | grep '^mk'; true";
     let left = machine.inside(["sh", "-c", look]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&left.stdout).trim(), "", "{left:?}");
