@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use microkube_protocol::messages::{
-    ContainerStats, ContainerSummary, EmptyDir, FileVolume, ProcessUser, Security, Sysctl, WriteFileVolumeRequest,
-    WriteFileVolumeResponse,
+    ContainerStats, ContainerSummary, EmptyDir, FileVolume, ImageVolume, ProcessUser, Security, Sysctl,
+    WriteFileVolumeRequest, WriteFileVolumeResponse,
 };
 use microkube_protocol::service::{Agent, create_agent};
 use tokio::io::AsyncWriteExt;
@@ -177,6 +177,20 @@ async fn file_volumes_are_refused_if_the_agent_does_not_have_them() {
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), reason);
+    let request = CreateSandboxRequest {
+        volumes: vec![Volume {
+            name: "model".to_owned(),
+            image: Some(ImageVolume::default()).into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), request).await;
+    let refusal = created.unwrap_err().to_string();
+    assert!(
+        refusal.contains("version 1, but image volumes need version 6"),
+        "{refusal}"
+    );
     let error = handle.write_file_volume("config", large_files()).await.unwrap_err();
     assert_eq!(
         (error.code(), error.to_string().as_str()),
