@@ -25,7 +25,7 @@ use crate::user_namespace;
 pub type PreparedMounts = HashMap<PathBuf, OwnedFd>;
 
 /// Prepares the mounts that cannot be made later: in a user namespace all that need the guest's root, otherwise only the
-/// volumes whose own mounts reach other containers. Must be called before [`overlay`].
+/// volumes whose own mounts reach other containers. Must be called before [`overlay()`].
 pub fn prepare(spec: &RootSpec, user_namespace: Option<BorrowedFd<'_>>) -> Result<PreparedMounts> {
     let mut prepared = PreparedMounts::new();
     for mount in in_order(spec) {
