@@ -11,6 +11,7 @@ mod lock;
 mod log;
 mod mount_api;
 mod network;
+mod overlay;
 mod priority;
 mod reaper;
 mod registry;

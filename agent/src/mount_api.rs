@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// Attributes of a mount (`MOUNT_ATTR_*`, linux/mount.h).
@@ -110,6 +110,11 @@ impl NewFileSystem {
 /// Creates a file system without options.
 pub fn new_mount(fs_type: &CStr, attributes: u64) -> io::Result<OwnedFd> {
     NewFileSystem::open(fs_type)?.mount(attributes)
+}
+
+/// Opens (`O_PATH`) a path of the guest, following symbolic links.
+pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// A detached bind mount of the descriptor's file or directory.

@@ -20,8 +20,8 @@ use microkube_protocol::messages::{
 };
 use microkube_protocol::service::AgentClient;
 use microkube_protocol::{
-    ADDED_CONTAINERS_VERSION, AGENT_VERSIONS, FILE_VOLUMES_VERSION, NoCommonVersion, SECURITY_CONTEXT_VERSION,
-    USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
+    ADDED_CONTAINERS_VERSION, AGENT_VERSIONS, FILE_VOLUMES_VERSION, IMAGE_VOLUMES_VERSION, NoCommonVersion,
+    SECURITY_CONTEXT_VERSION, USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
@@ -204,12 +204,18 @@ impl AgentClientHandle {
             Err(error) => {
                 let error = AgentError::from(error);
                 let has_files = request.volumes.iter().any(|volume| volume.file_volume.is_some());
-                // An older agent would only report that a volume has no empty_dir.
-                if has_files
+                let has_images = request.volumes.iter().any(|volume| volume.image.is_some());
+                // An older agent would only report that a volume has no type that it knows.
+                if (has_files || has_images)
                     && error.code == Code::INVALID_ARGUMENT
                     && self.list_containers(with_duration(CALL_TIMEOUT)).await.is_ok()
                 {
-                    self.require_file_volumes()?;
+                    if has_files {
+                        self.require_file_volumes()?;
+                    }
+                    if has_images {
+                        require(self.version(), IMAGE_VOLUMES_VERSION, "image volumes")?;
+                    }
                 }
                 return Err(error);
             }

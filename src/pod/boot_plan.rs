@@ -1,6 +1,9 @@
 //! The boot plan: turns a resolved Pod, its images and its host resources into requests to the VMM and the agent.
 
+use std::collections::HashMap;
+
 use microkube_image::Image;
+use microkube_manifest::image_volumes;
 use microkube_manifest::resources::VmSize;
 use microkube_protocol::messages::{CreateSandboxRequest, Layer, NetworkInterface};
 
@@ -28,14 +31,14 @@ pub struct BootPlan {
     pub containers: Vec<Result<PlannedContainer, PlanFailure>>,
 }
 
-/// Plans the boot of a Pod. `images` holds the image of every container, and `volumes_mib` is the memory for the files of
-/// its volumes, and `shares` are those of the host.
+/// Plans the boot of a Pod with the images of all containers and those of all image volumes. `volumes_mib` is the memory
+/// for the files of its volumes, and `shares` are those of the host.
 ///
 /// # Errors
 /// If a layer is missing, or the Pod cannot run at all.
 pub fn plan(
     record: &PodRecord,
-    images: &[Image],
+    (images, volume_images): (&[Image], &[Image]),
     resources: HostResources,
     volumes_mib: u32,
     shares: Vec<Share>,
@@ -44,11 +47,14 @@ pub fn plan(
     let HostResources { net, scratch, .. } = resources;
     let mut layer_disk = LayerDisk::empty();
     let (mut layers, mut layer_files) = (Vec::new(), Vec::new());
-    for image in images {
+    for image in images.iter().chain(volume_images) {
         let new = layer_disk.place(image)?;
         layers.extend(new.layers);
         layer_files.extend(new.files);
     }
+    let image_volumes = image_volumes(&record.pod).zip(volume_images);
+    let image_volumes = image_volumes.map(|((name, _), image)| (name.to_owned(), layer_disk.stack_of_volume(image)));
+    let image_volumes = image_volumes.collect();
     let resolved = ResolvedPod::new(record, &net)?;
     let planned = containers(&record.pod).zip(images);
     let planned =
@@ -58,7 +64,7 @@ pub fn plan(
         vcpu_count,
         mem_size_mib,
     } = vm_size(&record.pod);
-    let sandbox_request = sandbox_request(&resolved, &net, layers)?;
+    let sandbox_request = sandbox_request(&resolved, &net, layers, &image_volumes)?;
     let (pod_ip, host_ip) = (net.address.to_string(), net.gateway.to_string());
     let machine = VmmRequest {
         mem_size_mib: mem_size_mib.saturating_add(volumes_mib),
@@ -84,6 +90,7 @@ fn sandbox_request(
     resolved: &ResolvedPod<'_>,
     net: &PodNetwork,
     layers: Vec<Layer>,
+    image_volumes: &HashMap<String, Vec<String>>,
 ) -> anyhow::Result<CreateSandboxRequest> {
     let interface = NetworkInterface {
         mac: net.mac.to_vec(),
@@ -102,7 +109,7 @@ fn sandbox_request(
         etc_hostname: format!("{}\n", resolved.hostname).into_bytes(),
         scratch_device: SCRATCH_DEVICE.to_owned(),
         layers,
-        volumes: resolved.volumes()?,
+        volumes: resolved.volumes(image_volumes)?,
         shm_size_bytes: 64 << 20,
         share_process_namespace: resolved.shares_process_namespace(),
         sysctls: resolved.sysctls(),

@@ -1,10 +1,10 @@
-//! Container images in the store: finds them, pulls them while reporting progress to the client, and merges layers if
+//! Images of containers and volumes in the store: finds them, pulls them while reporting progress to the client, and merges layers if
 //! there are too many.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ImageVolumeSource};
 use microkube_base::lock::lock;
 use microkube_image::{Image, ImageError, ImageStore, Progress, PullPolicy, PullSecret};
 use tokio::sync::mpsc;
@@ -16,51 +16,72 @@ use crate::state::Paths;
 /// (`DISK_MAX_PARTS`).
 pub const LAYERS_MAX: usize = 255;
 
-/// Finds or pulls a container's image according to its pull policy. `client` receives the progress.
+/// An image as a Pod names it.
+#[derive(Debug, Clone)]
+pub struct WantedImage {
+    pub name: String,
+    policy: PullPolicy,
+}
+
+impl WantedImage {
+    /// The image of a container.
+    #[must_use]
+    pub fn of_container(container: &Container) -> Self {
+        Self::new(container.image.as_deref(), container.image_pull_policy.as_deref())
+    }
+
+    /// The image of a volume.
+    #[must_use]
+    pub fn of_volume(source: &ImageVolumeSource) -> Self {
+        Self::new(source.reference.as_deref(), source.pull_policy.as_deref())
+    }
+
+    fn new(name: Option<&str>, policy: Option<&str>) -> Self {
+        Self {
+            name: name.unwrap_or_default().to_owned(),
+            policy: match policy {
+                Some("Always") => PullPolicy::Always,
+                Some("Never") => PullPolicy::Never,
+                _ => PullPolicy::IfNotPresent,
+            },
+        }
+    }
+}
+
+/// Finds or pulls an image according to its pull policy. `client` receives the progress.
 ///
 /// # Errors
 /// See [`ImageError`].
 pub async fn ensure(
     paths: &Paths,
-    container: &Container,
+    wanted: &WantedImage,
     pull_secrets: &[PullSecret],
     client: Option<mpsc::Sender<SupervisorFrame>>,
 ) -> Result<Image, ImageError> {
-    let reference = container.image.clone().unwrap_or_default();
+    let reference = wanted.name.clone();
     let store = ImageStore::open(paths.images())?;
     let progress = ClientProgress {
         image: reference.clone(),
         client,
         layers: Mutex::default(),
     };
-    let image = store
-        .ensure(&reference, pull_policy(container), pull_secrets, &progress)
-        .await?;
+    let image = store.ensure(&reference, wanted.policy, pull_secrets, &progress).await?;
     if let Some(client) = &progress.client {
         let _ = client.send(PodNotice::Pulled { image: reference }.into()).await;
     }
     Ok(image)
 }
 
-/// Whether the container's image requires a request to its registry.
+/// Whether the image requires a request to its registry.
 #[must_use]
-pub fn must_be_pulled(paths: &Paths, container: &Container) -> bool {
-    match pull_policy(container) {
+pub fn must_be_pulled(paths: &Paths, wanted: &WantedImage) -> bool {
+    match wanted.policy {
         PullPolicy::Always => true,
         PullPolicy::Never => false,
         PullPolicy::IfNotPresent => {
-            let found = ImageStore::open(paths.images())
-                .and_then(|store| store.get(container.image.as_deref().unwrap_or_default()));
+            let found = ImageStore::open(paths.images()).and_then(|store| store.get(&wanted.name));
             matches!(found, Ok(None))
         }
-    }
-}
-
-fn pull_policy(container: &Container) -> PullPolicy {
-    match container.image_pull_policy.as_deref() {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        _ => PullPolicy::IfNotPresent,
     }
 }
 

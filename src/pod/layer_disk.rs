@@ -1,6 +1,6 @@
 //! The layout of a VM's layers disk: which layers it has, and where the next one goes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -20,6 +20,9 @@ pub struct LayerDisk {
     /// Where the next layer begins. `None` while the disk is being extended: a supervisor that dies meanwhile leaves a
     /// disk whose length its successor does not know.
     end_bytes: Option<u64>,
+    /// The ids of layers that volumes show. They are in use as long as the VM runs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    in_volumes: BTreeSet<String>,
 }
 
 /// A layer on the disk.
@@ -55,8 +58,8 @@ impl LayerDisk {
     #[must_use]
     pub fn empty() -> Self {
         Self {
-            layers: HashMap::new(),
             end_bytes: Some(0),
+            ..Self::default()
         }
     }
 
@@ -96,8 +99,8 @@ impl LayerDisk {
     #[must_use]
     pub fn with_unknown_end(&self) -> Self {
         Self {
-            layers: self.layers.clone(),
             end_bytes: None,
+            ..self.clone()
         }
     }
 
@@ -111,13 +114,21 @@ impl LayerDisk {
             .collect()
     }
 
-    /// How many layers on the disk are not among these ids, and their bytes.
+    /// How many layers on the disk are neither among these ids nor in volumes, and their bytes.
     #[must_use]
     pub fn unused(&self, used: &HashSet<String>) -> (usize, u64) {
-        let unused = self.layers.values().filter(|layer| !used.contains(&layer.id));
+        let is_used = |layer: &PlacedLayer| used.contains(&layer.id) || self.in_volumes.contains(&layer.id);
+        let unused = self.layers.values().filter(|layer| !is_used(layer));
         unused.fold((0, 0), |(count, bytes), layer| {
             (count.saturating_add(1), bytes.saturating_add(layer.length_bytes))
         })
+    }
+
+    /// The layers of a volume; see [`Self::stack`]. They count as used from now on.
+    pub fn stack_of_volume(&mut self, image: &Image) -> Vec<String> {
+        let stack = self.stack(image);
+        self.in_volumes.extend(stack.iter().cloned());
+        stack
     }
 
     /// The layers of a container, lowest first. If an image contains a layer more than once (often an empty one), only
@@ -170,7 +181,7 @@ mod tests {
         });
         let disk = LayerDisk {
             layers: HashMap::from(layers),
-            end_bytes: None,
+            ..LayerDisk::default()
         };
         assert_eq!(disk.stack(&image), ["id of a", "id of b", "id of empty"]);
         assert_eq!(disk.layers_of(&image).len(), 3);
@@ -198,6 +209,10 @@ mod tests {
         let used = ["l0", "l2"].map(str::to_owned);
         assert_eq!(disk.unused(&HashSet::from(used)), (1, 4096));
         assert_eq!(disk.unused(&HashSet::new()), (3, 3 * 4096));
+        let mut with_volume = disk.clone();
+        assert_eq!(with_volume.stack_of_volume(&image(std::slice::from_ref(&a))), ["l0"]);
+        assert_eq!(with_volume.unused(&HashSet::new()), (2, 2 * 4096));
+        assert_eq!(with_volume.with_unknown_end().unused(&HashSet::new()), (2, 2 * 4096));
 
         let missing = image(&[dir.path().join("missing")]);
         let before = disk.clone();

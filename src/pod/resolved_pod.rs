@@ -1,5 +1,6 @@
 //! A Pod from the manifest with the values that only this host can provide, resolved once and passed on as one value.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, bail};
@@ -9,7 +10,7 @@ use microkube_manifest::quantity::Quantity;
 use microkube_manifest::resources::{self, VmSize};
 use microkube_manifest::{security, sysctl};
 use microkube_projection::is_projected;
-use microkube_protocol::messages::{EmptyDir, Share, Sysctl, Volume};
+use microkube_protocol::messages::{EmptyDir, ImageVolume, Share, Sysctl, Volume};
 use microkube_vmm::config::MAX_VCPU_COUNT;
 
 use super::projected_volumes;
@@ -128,10 +129,12 @@ impl<'p> ResolvedPod<'p> {
         sysctls.collect()
     }
 
+    /// The volumes of the sandbox. `image_layers` are the layers of those that show images, by their names.
     ///
     /// # Errors
-    /// If a size is not a quantity, or a volume's type is not supported; validation refuses both earlier.
-    pub fn volumes(&self) -> anyhow::Result<Vec<Volume>> {
+    /// If a size is not a quantity, or a volume's type is not supported; validation refuses both earlier. If the layers of
+    /// an image are missing.
+    pub fn volumes(&self, image_layers: &HashMap<String, Vec<String>>) -> anyhow::Result<Vec<Volume>> {
         let volumes = self
             .pod
             .spec
@@ -153,6 +156,19 @@ impl<'p> ResolvedPod<'p> {
                     return Ok(Volume {
                         name: volume.name.clone(),
                         share: Some(Share::default()).into(),
+                        ..Default::default()
+                    });
+                }
+                if volume.image.is_some() {
+                    let layers = image_layers.get(&volume.name);
+                    let layers = layers.with_context(|| format!("the image of volume {:?} is missing", volume.name))?;
+                    let image = ImageVolume {
+                        layer_ids: layers.clone(),
+                        ..Default::default()
+                    };
+                    return Ok(Volume {
+                        name: volume.name.clone(),
+                        image: Some(image).into(),
                         ..Default::default()
                     });
                 }

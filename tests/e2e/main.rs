@@ -26,6 +26,7 @@ mod hooks;
 mod host;
 mod host_paths;
 mod hostile_guest;
+mod image_volumes;
 mod images;
 mod images_store;
 mod independence;

@@ -208,6 +208,24 @@ mod tests {
         assert_eq!(security.write_to_bytes().unwrap(), b"\x38\x01");
     }
 
+    /// Fields of version 6, byte for byte.
+    #[test]
+    fn image_volumes_are_those_of_version_6() {
+        use crate::messages::{ImageVolume, Volume};
+        use protobuf::Message as _;
+        let volume = Volume {
+            name: "m".to_owned(),
+            image: Some(ImageVolume {
+                layer_ids: vec!["l0".to_owned()],
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        // Agents of version 5 skip field 5, so all types are missing and they refuse the volume.
+        assert_eq!(volume.write_to_bytes().unwrap(), b"\x0a\x01m\x2a\x04\x0a\x02l0");
+    }
+
     proptest! {
         #[test]
         fn both_sides_agree_on_the_same_version_and_both_support_it(

@@ -24,7 +24,7 @@ use super::spec::{
     CONTAINER_FD, FailureKind, HelperSpec, REPORT_FD, Report, RootSpec, SPEC_FD, TERMINAL_FD, TURN_FD,
     USER_NAMESPACE_FD, WantedUser,
 };
-use super::sub_path::SubPathError;
+use super::sub_path::{ImageSubPathError, SubPathError};
 use super::user::{self, Groups, User, UserError};
 use super::{dev, spawn, terminal};
 use crate::boot::boottime_ns;
@@ -76,16 +76,21 @@ fn kind(error: &Error) -> FailureKind {
         FailureKind::UnknownUser
     } else if error.is::<SubPathError>() {
         FailureKind::SubPath
+    } else if error.is::<ImageSubPathError>() {
+        FailureKind::ImageVolume
     } else {
         FailureKind::Internal
     }
 }
 
-/// The error chain; for a `subPath`, only the kubelet's text.
+/// The error chain; for a `subPath`, only the text of the kubelet or of containerd.
 fn message(error: &Error) -> String {
-    match error.downcast_ref::<SubPathError>() {
-        Some(error) => error.to_string(),
-        None => format!("{error:#}"),
+    if let Some(error) = error.downcast_ref::<SubPathError>() {
+        error.to_string()
+    } else if let Some(error) = error.downcast_ref::<ImageSubPathError>() {
+        error.to_string()
+    } else {
+        format!("{error:#}")
     }
 }
 
@@ -454,5 +459,17 @@ mod tests {
         let sub_path = sub_path.context("cannot mount the volume");
         assert_eq!(kind(&sub_path), FailureKind::SubPath);
         assert_eq!(message(&sub_path), "failed to prepare subPath for volumeMount \"data\"");
+        let image = Error::from(ImageSubPathError {
+            volume: "model".to_owned(),
+            path: "v2".into(),
+            problem: "openat v2: no such file or directory".to_owned(),
+        });
+        let image = image.context("cannot mount the volume");
+        assert_eq!(kind(&image), FailureKind::ImageVolume);
+        assert_eq!(
+            message(&image),
+            "failed to mount image volume: ImageVolumeMountFailed: failed to ensure image subpath \"v2\" in \"model\": \
+             openat v2: no such file or directory"
+        );
     }
 }

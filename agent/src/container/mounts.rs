@@ -196,6 +196,7 @@ mod tests {
                     target: (*target).into(),
                     read_only: false,
                     recursive_read_only: false,
+                    is_image: false,
                     propagation: Propagation::Private,
                 })
                 .collect(),

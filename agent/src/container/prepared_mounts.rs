@@ -5,32 +5,27 @@
 //! root may map the users of a mount. Attaching them is for [`super::rootfs`].
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::mount::{MsFlags, mount};
 
 use super::dev;
 use super::mounts::{DEV, KernelFileSystem, NO_SUID_DEV_EXEC, Source, in_order};
 use super::spec::{Propagation, RootSpec, VolumeMount};
 use super::sub_path;
-use crate::mount_api::{NewFileSystem, add_attributes, attach, attr, clone_mount, make_slave, map_users};
+use crate::mount_api::{self, NewFileSystem, add_attributes, attach, attr, clone_mount, make_slave, map_users};
+use crate::overlay::{self, Upper};
 use crate::user_namespace;
 
 /// Detached mounts by their path in the container.
 pub type PreparedMounts = HashMap<PathBuf, OwnedFd>;
 
-/// A place in the helper's mount namespace where nothing else is mounted.
-const FREE_PLACE: &str = "/tmp";
-
 /// Prepares the mounts that cannot be made later: in a user namespace all that need the guest's root, otherwise only the
-/// volumes whose own mounts reach other containers. Must be called before [`overlay`].
+/// volumes whose own mounts reach other containers. Must be called before [`overlay()`].
 pub fn prepare(spec: &RootSpec, user_namespace: Option<BorrowedFd<'_>>) -> Result<PreparedMounts> {
     let mut prepared = PreparedMounts::new();
     for mount in in_order(spec) {
@@ -114,8 +109,10 @@ fn prepare_volume(volume: &VolumeMount, user_namespace: Option<BorrowedFd<'_>>) 
     if volume.propagation == Propagation::Slave {
         make_slave(mounted.as_fd()).context("cannot set the mount's propagation")?;
     }
-    // Only the volume itself: mounts in it were made by containers, in the same user namespace.
-    map(&mounted, user_namespace)?;
+    if !volume.is_image {
+        // Only the volume itself: mounts in it were made by containers, in the same user namespace.
+        map(&mounted, user_namespace)?;
+    }
     if volume.read_only {
         add_attributes(mounted.as_fd(), attr::RDONLY, volume.recursive_read_only)
             .context("cannot make the mount read-only")?;
@@ -133,8 +130,15 @@ fn map(mounted: &OwnedFd, user_namespace: Option<BorrowedFd<'_>>) -> Result<()> 
 /// The source of a volume mount: the volume, or the part of it that `subPath` names.
 fn source_of(volume: &VolumeMount) -> Result<OwnedFd> {
     let whole = open_path(&volume.source)?;
-    match volume.sub_path.as_os_str().is_empty() {
-        true => Ok(whole),
+    if volume.sub_path.as_os_str().is_empty() {
+        return Ok(whole);
+    }
+    match volume.is_image {
+        true => Ok(sub_path::open_in_image(
+            whole.as_fd(),
+            &volume.volume,
+            &volume.sub_path,
+        )?),
         false => Ok(sub_path::open(whole.as_fd(), &volume.volume, &volume.sub_path)?),
     }
 }
@@ -143,58 +147,23 @@ fn source_of(volume: &VolumeMount) -> Result<OwnedFd> {
 /// contains only its image so far. The mount is not attached.
 pub fn overlay(spec: &RootSpec, user_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     make_private()?;
-    let overlay = NewFileSystem::open(c"overlay").context("cannot open an overlay file system")?;
-    // One option per layer: mount(2) limits all options together to one page, which would limit the number of layers.
-    for layer in spec.layers.iter().rev() {
-        match user_namespace {
-            Some(user_namespace) => add_mapped_layer(&overlay, layer, user_namespace)
-                .with_context(|| format!("cannot map the users of {}", layer.display()))?,
-            None => set_path(&overlay, c"lowerdir+", layer)?,
-        }
-    }
     if user_namespace.is_some() {
         // The upper layer is not mapped, because the overlay creates files in it as the guest's root, which has no user in
         // the namespace.
         let root = Some(user_namespace::FIRST_ID);
         chown(&spec.upper_dir, root, root).with_context(|| format!("cannot give away {}", spec.upper_dir.display()))?;
     }
-    set_path(&overlay, c"upperdir", &spec.upper_dir)?;
-    set_path(&overlay, c"workdir", &spec.work_dir)?;
-    // The writable layer is removed with the container, so fsync has nothing to protect.
-    overlay
-        .set_flag(c"volatile")
-        .context("cannot make the overlay volatile")?;
-    let mounted = overlay.mount(0).context("cannot mount the overlay")?;
-    if user_namespace.is_some() {
-        for _ in &spec.layers {
-            umount2(FREE_PLACE, MntFlags::MNT_DETACH).context("cannot detach a layer")?;
-        }
-    }
-    Ok(mounted)
+    let upper = Upper {
+        upper_dir: &spec.upper_dir,
+        work_dir: &spec.work_dir,
+    };
+    overlay::mount(&spec.layers, Some(upper), 0, user_namespace)
 }
 
 /// Makes all mounts of the calling process's namespace private.
 pub fn make_private() -> Result<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make all mounts private")
-}
-
-/// Adds a clone of the layer whose files belong to the users of the namespace. The overlay takes layers by path, so the
-/// clone is attached, on top of the one before.
-fn add_mapped_layer(overlay: &NewFileSystem, layer: &Path, user_namespace: BorrowedFd<'_>) -> Result<()> {
-    let mounted = clone_mount(open_path(layer)?.as_fd(), false)?;
-    map_users(mounted.as_fd(), user_namespace)?;
-    attach(mounted.as_fd(), open_path(FREE_PLACE)?.as_fd())?;
-    set_path(overlay, c"lowerdir+", Path::new(FREE_PLACE))
-}
-
-fn set_path(overlay: &NewFileSystem, key: &CStr, path: &Path) -> Result<()> {
-    let text = path
-        .to_str()
-        .with_context(|| format!("{} is not valid UTF-8", path.display()))?;
-    overlay
-        .set(key, text)
-        .with_context(|| format!("cannot set {} to {text}", key.to_string_lossy()))
 }
 
 /// Mounts a clone of `source` on `target`.
@@ -209,6 +178,5 @@ pub(super) fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>, attributes: u
 /// Opens a path of the guest, following symbolic links.
 pub(super) fn open_path(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let path = path.as_ref();
-    open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .with_context(|| format!("cannot open {}", path.display()))
+    mount_api::open_path(path).with_context(|| format!("cannot open {}", path.display()))
 }

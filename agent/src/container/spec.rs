@@ -166,6 +166,8 @@ pub struct VolumeMount {
     /// Whether writes to mounts inside the volume are refused as well.
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// Whether the volume shows an image: its files belong to the Pod's users already, and nothing can be created in it.
+    pub is_image: bool,
 }
 
 /// How mounts that appear in a volume reach other containers.
@@ -215,6 +217,8 @@ pub enum FailureKind {
     UnknownUser,
     /// The `subPath` of a volume mount cannot be used. Nothing was created; the message is the kubelet's.
     SubPath,
+    /// An image volume does not have the `subPath` of a mount. Nothing was created; the message is containerd's.
+    ImageVolume,
     /// Anything else.
     Internal,
 }

@@ -249,7 +249,11 @@ fn instructions(program: &[u8]) -> Vec<u64> {
 fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<Vec<VolumeMount>, StartError> {
     let mut mounts = Vec::new();
     for mount in &request.mounts {
-        let MountSource { path, read_only } = sandbox.mount_source(&mount.volume)?;
+        let MountSource {
+            path,
+            read_only,
+            is_image,
+        } = sandbox.mount_source(&mount.volume)?;
         let propagation = propagation(mount)?;
         if propagation != Propagation::Private {
             sandbox.share_mounts(&mount.volume)?;
@@ -262,6 +266,7 @@ fn volume_mounts(sandbox: &Sandbox, request: &StartContainerRequest) -> Result<V
             read_only: read_only || mount.read_only,
             recursive_read_only: mount.recursive_read_only,
             propagation,
+            is_image,
         });
     }
     Ok(mounts)

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// openat2(2) fails with EAGAIN if something was renamed at the same time; this is the number of attempts.
 const ATTEMPTS: usize = 64;
@@ -33,6 +33,46 @@ pub enum SubPathError {
         #[source]
         errno: Errno,
     },
+}
+
+/// Why the `subPath` of an image volume cannot be mounted, in containerd's words (`ensureImageSubPath` in its
+/// `internal/cri/server/container_image_mount.go`).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "failed to mount image volume: ImageVolumeMountFailed: failed to ensure image subpath {path:?} in {volume:?}: {problem}"
+)]
+pub struct ImageSubPathError {
+    pub volume: String,
+    pub path: PathBuf,
+    pub problem: String,
+}
+
+/// Opens (`O_PATH`) a directory in an image volume by its relative path. Symbolic links may lead anywhere inside the
+/// volume. Nothing is created, because the volume is read-only.
+pub fn open_in_image(volume: BorrowedFd<'_>, volume_name: &str, path: &Path) -> Result<OwnedFd, ImageSubPathError> {
+    let error = |problem| ImageSubPathError {
+        volume: volume_name.to_owned(),
+        path: path.to_owned(),
+        problem,
+    };
+    let open_error = |errno| error(format!("openat {}: {}", path.display(), go_text(errno)));
+    let found = open_beneath(volume, path, ResolveFlag::empty()).map_err(open_error)?;
+    let kind = SFlag::from_bits_truncate(fstat(&found).map_err(open_error)?.st_mode) & SFlag::S_IFMT;
+    match kind == SFlag::S_IFDIR {
+        true => Ok(found),
+        false => Err(error("only directory subpath is supported".to_owned())),
+    }
+}
+
+/// The error as containerd's standard library words it.
+fn go_text(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOENT => "no such file or directory",
+        Errno::ENOTDIR => "not a directory",
+        Errno::EXDEV => "path escapes from parent",
+        Errno::ELOOP => "too many levels of symbolic links",
+        errno => errno.desc(),
+    }
 }
 
 /// Opens (`O_PATH`) a relative path in a volume. Symbolic links may lead anywhere inside the volume; missing
@@ -220,6 +260,31 @@ mod tests {
             create(Errno::ELOOP).to_string(),
             "failed to create subPath directory for volumeMount \"data\""
         );
+    }
+
+    #[test]
+    fn a_sub_path_of_an_image_must_be_a_directory_that_exists() {
+        let volume = TestDirectory::new("sub-path-image");
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        fs::write(volume.join("a/file"), "").unwrap();
+        symlink("a/b", volume.join("link")).unwrap();
+        symlink("/etc", volume.join("etc")).unwrap();
+        let directory = File::open(volume.path()).unwrap();
+        let open = |path: &str| {
+            let found = open_in_image(directory.as_fd(), "model", Path::new(path)).map_err(|error| error.problem)?;
+            Ok::<_, String>(fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap())
+        };
+        assert_eq!(open("a/b"), Ok(volume.join("a/b")));
+        assert_eq!(open("link"), Ok(volume.join("a/b")));
+        for (path, problem) in [
+            ("a/c", "openat a/c: no such file or directory"),
+            ("a/file/c", "openat a/file/c: not a directory"),
+            ("a/file", "only directory subpath is supported"),
+            ("etc", "openat etc: path escapes from parent"),
+        ] {
+            assert_eq!(open(path), Err(problem.to_owned()));
+        }
+        assert!(!volume.join("a/c").exists());
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Layers {
         self.mounted.get(id).cloned()
     }
 
+    /// Where these layers are mounted; unknown ones are left out.
+    pub fn all_mounted(&self, ids: &[String]) -> Vec<PathBuf> {
+        ids.iter().filter_map(|id| self.mounted(id)).collect()
+    }
+
     /// Mounts checked layers, except those that are mounted.
     pub fn add(&mut self, layers: &[Layer]) -> Result<()> {
         for layer in layers {

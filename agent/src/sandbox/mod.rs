@@ -5,6 +5,7 @@
 
 mod atomic_writer;
 mod file_volume;
+mod image_volume;
 mod layers;
 mod sysctls;
 mod volume_file;
@@ -74,6 +75,8 @@ enum SandboxVolume {
     Files(Arc<FileVolume>),
     /// A file or directory of the host.
     Share(PathBuf),
+    /// The files of an image.
+    Image(PathBuf),
 }
 
 /// A volume as a container mounts it.
@@ -83,6 +86,8 @@ pub struct MountSource {
     pub path: PathBuf,
     /// Whether all its mounts are read-only.
     pub read_only: bool,
+    /// Whether it shows an image.
+    pub is_image: bool,
 }
 
 /// A request whose fields have been checked.
@@ -114,12 +119,16 @@ impl CheckedRequest {
                 volume.empty_dir.is_some(),
                 volume.file_volume.is_some(),
                 volume.share.is_some(),
+                volume.image.is_some(),
             ];
             if types.into_iter().filter(|is_given| *is_given).count() != 1 {
                 return Err(InvalidRequest::new(
                     "volumes",
                     format!("has no type, or several, in {:?}", volume.name),
                 ));
+            }
+            if let Some(image) = volume.image.as_ref() {
+                image_volume::check(&image.layer_ids, &request.layers)?;
             }
         }
         sysctls::check(&request.sysctls)?;
@@ -178,7 +187,16 @@ impl Sandbox {
             mount_shares()?;
         }
         for volume in &request.volumes {
-            let made = make_volume(volume).with_context(|| format!("cannot create the volume {:?}", volume.name))?;
+            let made = match volume.image.as_ref() {
+                Some(image) => {
+                    let path = Path::new(VOLUMES_DIR).join(&volume.name);
+                    let user_namespace = user_namespace.as_ref().map(UserNamespace::as_fd);
+                    image_volume::mount(&path, &layers.all_mounted(&image.layer_ids), user_namespace)
+                        .map(|()| SandboxVolume::Image(path))
+                }
+                None => make_volume(volume),
+            };
+            let made = made.with_context(|| format!("cannot create the volume {:?}", volume.name))?;
             volumes.insert(volume.name.clone(), made);
         }
         let pause = match request.share_process_namespace {
@@ -212,12 +230,21 @@ impl Sandbox {
                 return Ok(MountSource {
                     path: path.clone(),
                     read_only: false,
+                    is_image: false,
+                });
+            }
+            Some(SandboxVolume::Image(path)) => {
+                return Ok(MountSource {
+                    path: path.clone(),
+                    read_only: true,
+                    is_image: true,
                 });
             }
             Some(SandboxVolume::Files(volume)) if volume.is_written() => {
                 return Ok(MountSource {
                     path: volume.directory().to_owned(),
                     read_only: true,
+                    is_image: false,
                 });
             }
             Some(SandboxVolume::Files(_)) => "names a volume whose files have not been written yet",
@@ -401,7 +428,7 @@ fn mount_tmpfs(path: &Path, size_bytes: u64, options: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use microkube_protocol::messages::{
-        EmptyDir, FileVolume as FileVolumeRequest, Layer, Share, Sysctl, WriteFileVolumeRequest,
+        EmptyDir, FileVolume as FileVolumeRequest, ImageVolume, Layer, Share, Sysctl, WriteFileVolumeRequest,
     };
 
     use super::*;
@@ -424,9 +451,24 @@ mod tests {
         }
     }
 
+    fn image_volume(layer: &str) -> Volume {
+        Volume {
+            name: "model".to_owned(),
+            image: Some(ImageVolume {
+                layer_ids: vec![layer.to_owned()],
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        }
+    }
+
     #[test]
     fn a_complete_request_is_accepted() {
         assert!(CheckedRequest::new(request()).is_ok());
+        let mut request = request();
+        request.volumes.push(image_volume("a1"));
+        assert!(CheckedRequest::new(request).is_ok());
     }
 
     #[test]
@@ -442,6 +484,8 @@ mod tests {
             |r| r.volumes[0].empty_dir = None.into(),
             |r| r.volumes[0].file_volume = Some(FileVolumeRequest::default()).into(),
             |r| r.volumes[0].share = Some(Share::default()).into(),
+            |r| r.volumes[0].image = Some(ImageVolume::default()).into(),
+            |r| r.volumes[0] = image_volume("b2"),
             |r| r.sysctls = vec![Sysctl::default()],
         ] {
             let mut request = request();
@@ -469,6 +513,7 @@ mod tests {
         let volumes = [
             ("config", SandboxVolume::Files(Arc::clone(&files))),
             ("data", SandboxVolume::EmptyDir("/run/volumes/data".into())),
+            ("model", SandboxVolume::Image("/run/volumes/model".into())),
         ];
         let sandbox = Sandbox {
             layers: Mutex::default(),
@@ -478,6 +523,8 @@ mod tests {
             shared: Mutex::default(),
         };
         assert!(!sandbox.mount_source("data").unwrap().read_only);
+        let image = sandbox.mount_source("model").unwrap();
+        assert!(image.read_only && image.is_image);
         assert!(sandbox.file_volume("data").is_err());
         assert_eq!(
             sandbox.mount_source("config").unwrap_err().to_string(),
@@ -489,7 +536,7 @@ mod tests {
         };
         sandbox.file_volume("config").unwrap().receive(request).unwrap();
         let mounted = sandbox.mount_source("config").unwrap();
-        assert!(mounted.read_only);
+        assert!(mounted.read_only && !mounted.is_image);
         assert_eq!(mounted.path, directory.path());
     }
 }

@@ -71,6 +71,7 @@ pub fn start_failed(error: &StartError) -> ttrpc::Error {
             FailureKind::PermissionDenied => Code::PERMISSION_DENIED,
             FailureKind::UnknownUser => Code::INVALID_ARGUMENT,
             FailureKind::SubPath => Code::ABORTED,
+            FailureKind::ImageVolume => Code::INVALID_ARGUMENT,
             FailureKind::Internal => Code::INTERNAL,
         },
         StartError::NotRunning(_) => Code::FAILED_PRECONDITION,
@@ -81,7 +82,7 @@ pub fn start_failed(error: &StartError) -> ttrpc::Error {
     match error {
         // No process of the container was created.
         StartError::Failed {
-            kind: FailureKind::UnknownUser | FailureKind::SubPath,
+            kind: FailureKind::UnknownUser | FailureKind::SubPath | FailureKind::ImageVolume,
             message,
         } => failure(code, message),
         _ => failure(code, error),
@@ -108,7 +109,7 @@ mod tests {
         assert_eq!(status.code(), Code::FAILED_PRECONDITION);
         assert_eq!(
             status.message,
-            "the supervisor speaks protocol versions 7 to 9, this agent versions 0 to 5"
+            "the supervisor speaks protocol versions 7 to 9, this agent versions 0 to 6"
         );
     }
 }

@@ -29,6 +29,7 @@ pub mod expansion;
 #[cfg(test)]
 #[path = "../../../tests/fuzz/targets/microkube-manifest/mod.rs"]
 mod fuzz_targets;
+mod image_volumes;
 #[cfg(test)]
 #[path = "../../../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
@@ -62,6 +63,7 @@ mod yaml;
 
 pub use documents::{Input, MAX_TEXT_BYTES};
 pub use error::{FieldPath, FileProblems, Location, ManifestError, Problem, Segment};
+pub use image_volumes::image_volumes;
 pub use objects::WrittenPod;
 pub use secret::PullSecret;
 pub use sidecar::is_sidecar;

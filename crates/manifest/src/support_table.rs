@@ -68,8 +68,6 @@ const NO_CLUSTER: &str = "there is no API server to use it";
 const SERVER: &str = "microkube sets it, as Kubernetes does";
 const IN_VM: &str = "each Pod runs in its own virtual machine, which has no access to the host's namespaces";
 const NO_BLOCK: &str = "volumes are mounted as file systems, not attached as block devices";
-const NO_IMAGES: &str = "the supported volume types are emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, \
-     downwardAPI and projected";
 const NO_SOURCE: &str = "new volumes are empty";
 const ATTACH_ON_HOST: &str = "attach and mount the disk on the host, and use hostPath";
 const OLD_VOLUME: &str = "Kubernetes has removed or deprecated this volume type";
@@ -525,7 +523,12 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.volumes[].hostPath.type",
         RefusedIf(HOST_DEVICES, "containers cannot use sockets and devices of the host"),
     ),
-    ("spec.volumes[].image", Refused(NO_IMAGES)),
+    (
+        "spec.volumes[].image",
+        SupportedWith("container images, not other OCI artifacts"),
+    ),
+    ("spec.volumes[].image.pullPolicy", Supported),
+    ("spec.volumes[].image.reference", Supported),
     ("spec.volumes[].iscsi", Refused(ATTACH_ON_HOST)),
     ("spec.volumes[].name", Supported),
     (

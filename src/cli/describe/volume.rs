@@ -78,6 +78,10 @@ fn one(page: &mut Page, volume: &Volume) {
         );
         page.field(2, "ClaimName", &source.claim_name);
         page.field(2, "ReadOnly", &optional(source.read_only));
+    } else if let Some(source) = &volume.image {
+        page.field(2, "Type", "Image (a container image or OCI artifact)");
+        page.field(2, "Reference", &text(&source.reference));
+        page.field(2, "PullPolicy", &text(&source.pull_policy));
     } else {
         page.field(2, "Type", &other(volume));
     }
@@ -111,6 +115,7 @@ mod tests {
                 { "secret": { "name": "login", "optional": true } },
                 { "downwardAPI": {} },
             ] } },
+            { "name": "model", "image": { "reference": "model:v1", "pullPolicy": "IfNotPresent" } },
         ]))
         .unwrap();
         let mut page = Page::new(TimeZone::UTC);
@@ -132,6 +137,10 @@ Volumes:
     SecretName:              login
     Optional:                true
     DownwardAPI:             true
+  model:
+    Type:        Image (a container image or OCI artifact)
+    Reference:   model:v1
+    PullPolicy:  IfNotPresent
 "
         );
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use microkube_image::Image;
+use microkube_manifest::image_volumes;
 
 use crate::state::{Paths, PodRecords};
 
@@ -19,7 +20,9 @@ impl Users {
             let pod = format!("{}/{}", record.namespace, record.name);
             let Some(spec) = &record.pod.spec else { continue };
             let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-            for name in containers.filter_map(|container| container.image.as_deref()) {
+            let volumes = image_volumes(&record.pod).map(|(_, source)| source.reference.as_deref());
+            let names = containers.map(|container| container.image.as_deref()).chain(volumes);
+            for name in names.flatten() {
                 if let Ok(name) = microkube_image::normalized(name) {
                     users.add(name, &pod);
                 }
@@ -61,5 +64,29 @@ impl Users {
         let mut users = Self::default();
         users.add(name.to_owned(), pod);
         users
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::test_pods::TestPods;
+
+    #[test]
+    fn a_pod_uses_the_images_of_its_containers_and_volumes() {
+        let pods = TestPods::new();
+        pods.add_pod(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web", "namespace": "shop" },
+            "spec": {
+                "containers": [{ "name": "main", "image": "nginx:1" }],
+                "volumes": [{ "name": "model", "image": { "reference": "example.org/model:v1" } }],
+            },
+        }));
+        let users = Users::read(&pods.paths).unwrap();
+        for name in ["docker.io/library/nginx:1", "example.org/model:v1"] {
+            assert_eq!(users.of_name(name), ["shop/web"], "{name}");
+        }
     }
 }

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use microkube_protocol::messages::{
-    ContainerStats, ContainerSummary, EmptyDir, FileVolume, ProcessUser, Security, Sysctl, WriteFileVolumeRequest,
-    WriteFileVolumeResponse,
+    ContainerStats, ContainerSummary, EmptyDir, FileVolume, ImageVolume, ProcessUser, Security, Sysctl,
+    WriteFileVolumeRequest, WriteFileVolumeResponse,
 };
 use microkube_protocol::service::{Agent, create_agent};
 use tokio::io::AsyncWriteExt;
@@ -177,6 +177,20 @@ async fn file_volumes_are_refused_if_the_agent_does_not_have_them() {
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), reason);
+    let request = CreateSandboxRequest {
+        volumes: vec![Volume {
+            name: "model".to_owned(),
+            image: Some(ImageVolume::default()).into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), request).await;
+    let refusal = created.unwrap_err().to_string();
+    assert!(
+        refusal.contains("version 1, but image volumes need version 6"),
+        "{refusal}"
+    );
     let error = handle.write_file_volume("config", large_files()).await.unwrap_err();
     assert_eq!(
         (error.code(), error.to_string().as_str()),
@@ -274,7 +288,7 @@ fn an_agent_of_another_build_is_called_in_a_common_version() {
     let error = says(7, 9).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 5"
+        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 6"
     );
     assert_eq!(error.code(), Code::FAILED_PRECONDITION);
 }

@@ -31,50 +31,45 @@ pub fn pod_reference(pod: &PodPlan) -> String {
     format!("{}_{}({})", pod.name, pod.namespace, pod.uid)
 }
 
-pub fn pulling(container: usize, image: &str) -> Action {
-    normal("Pulling", format!("Pulling image \"{image}\""), container)
+/// Events about images concern a container, or the Pod if the image is that of a volume.
+pub fn pulling(container: Option<usize>, image: &str) -> Action {
+    emit(false, "Pulling", format!("Pulling image \"{image}\""), container)
 }
 
-pub fn pulled(container: usize, image: &str, took: Duration) -> Action {
+pub fn pulled(container: Option<usize>, image: &str, took: Duration) -> Action {
     let took = go_duration(took);
     let message = format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting)");
-    normal("Pulled", message, container)
+    emit(false, "Pulled", message, container)
 }
 
-pub fn already_present(container: usize, image: &str) -> Action {
+pub fn already_present(container: Option<usize>, image: &str) -> Action {
     let message = format!("Container image \"{image}\" already present on machine");
-    normal("Pulled", message, container)
+    emit(false, "Pulled", message, container)
 }
 
-/// The events about an image that is not available, by the kubelet's reason.
-pub fn image_failed(container: usize, image: &str, reason: &str, message: &str) -> [Action; 2] {
-    let first = match reason {
+/// The event about an image that is not available, by the kubelet's reason.
+pub fn image_failed(container: Option<usize>, image: &str, reason: &str, message: &str) -> Action {
+    let (event, message) = match reason {
         "ErrImageNeverPull" => {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-            warning("ErrImageNeverPull", message, container)
+            ("ErrImageNeverPull", message)
         }
         "InvalidImageName" => {
             let message = format!("Failed to apply default image tag \"{image}\": {message}");
-            warning("InspectFailed", message, container)
+            ("InspectFailed", message)
         }
         "ImageInspectError" => {
             let message = format!("Failed to inspect image \"{image}\": {message}");
-            warning("InspectFailed", message, container)
+            ("InspectFailed", message)
         }
-        _ => warning(
-            "Failed",
-            format!("Failed to pull image \"{image}\": {message}"),
-            container,
-        ),
+        _ => ("Failed", format!("Failed to pull image \"{image}\": {message}")),
     };
-    [first, start_failed(container, reason)]
+    emit(true, event, message, container)
 }
 
-pub fn image_back_off(container: usize, image: &str) -> [Action; 2] {
-    [
-        normal("BackOff", format!("Back-off pulling image \"{image}\""), container),
-        start_failed(container, "ImagePullBackOff"),
-    ]
+pub fn image_back_off(container: Option<usize>, image: &str) -> Action {
+    let message = format!("Back-off pulling image \"{image}\"");
+    emit(false, "BackOff", message, container)
 }
 
 pub fn start_failed(container: usize, message: &str) -> Action {

@@ -41,6 +41,26 @@ impl ContainerAttempt {
     }
 }
 
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ImageUse {
+    /// The container with this number.
+    Container(usize),
+    /// The volume with this number among those that show images.
+    Volume(usize),
+}
+
+impl ImageUse {
+    /// The container that events about the image concern.
+    #[must_use]
+    pub fn container(self) -> Option<usize> {
+        match self {
+            Self::Container(container) => Some(container),
+            Self::Volume(_) => None,
+        }
+    }
+}
+
 /// An attempt that a supervisor finds in the sandbox when it takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundAttempt {
@@ -220,22 +240,22 @@ pub enum Event {
         /// How the sandbox was lost, if there was one.
         message: String,
     },
-    /// The container's image is being pulled: it is not on this host, or its policy forbids using the local copy.
+    /// An image is being pulled: it is not on this host, or its policy forbids using the local copy.
     ImagePullStarted {
-        /// Number of the container.
-        container: usize,
+        /// Which image.
+        of: ImageUse,
     },
     /// Answers [`Action::PullImage`].
     ImageReady {
-        /// Number of the container.
-        container: usize,
+        /// Which image.
+        of: ImageUse,
         /// `imageID` of the container's status.
         image_id: String,
     },
     /// Answers [`Action::PullImage`].
     ImageFailed {
-        /// Number of the container.
-        container: usize,
+        /// Which image.
+        of: ImageUse,
         /// The kubelet's reason: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`,
         /// `RegistryUnavailable`.
         reason: String,
@@ -417,10 +437,10 @@ impl Event {
 /// A request to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Pull the container's image, or find it on this host. The supervisor must answer, however late.
+    /// Pull an image, or find it on this host. The supervisor must answer, however late.
     PullImage {
-        /// Number of the container.
-        container: usize,
+        /// Which image.
+        of: ImageUse,
     },
     /// Start the virtual machine. The supervisor must answer eventually.
     StartSandbox,

@@ -45,11 +45,11 @@ mod tests;
 
 use interface::CONFIG_ERROR;
 pub use interface::{
-    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodChange, PodEvent, ProbeKind,
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, ImageUse, PodChange, PodEvent, ProbeKind,
     ProbeOutcome, ProcessUser, Time, is_create_error,
 };
 use plan::PodPlan;
-use state::{Container, SandboxState, State};
+use state::{Container, ImageVolume, SandboxState, State};
 pub use state::{Lifecycle, Phase};
 pub use termination::{KILL_PATIENCE, MINIMUM_GRACE};
 use transitions::Conditions;
@@ -61,6 +61,7 @@ impl Lifecycle {
         let mut lifecycle = Self {
             plan: PodPlan::of(pod),
             containers: plan::containers(pod).map(Container::new).collect(),
+            image_volumes: plan::image_volumes(pod).map(ImageVolume::new).collect(),
             began_at: None,
             sandbox: SandboxState::default(),
             termination: None,
@@ -87,13 +88,9 @@ impl Lifecycle {
             Event::Rejected { reason, message } => self.rejected(now, reason, message, out),
             Event::Invalid { message } => self.found_invalid(message, out),
             Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
-            Event::ImagePullStarted { container } => self.image_pull_started(container, out),
-            Event::ImageReady { container, image_id } => self.image_ready(now, container, image_id, out),
-            Event::ImageFailed {
-                container,
-                reason,
-                message,
-            } => self.image_failed(now, container, reason, message, out),
+            Event::ImagePullStarted { of } => self.image_pull_started(of, out),
+            Event::ImageReady { of, image_id } => self.image_ready(now, of, image_id, out),
+            Event::ImageFailed { of, reason, message } => self.image_failed(now, of, reason, message, out),
             Event::SandboxReady { pod_ip, host_ip } => self.sandbox_ready(pod_ip, host_ip),
             Event::SandboxFailed { message } => self.sandbox_failed(now, &message, out),
             Event::SandboxLost { message } => self.sandbox_lost(now, &message, out),
@@ -135,9 +132,9 @@ impl Lifecycle {
     /// When [`Event::DeadlineReached`] is due, if ever.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
+        let images = self.image_uses().map(|of| self.image_due_at(of));
         let containers = (0..self.containers.len()).flat_map(|index| {
             [
-                self.image_due_at(index),
                 self.start_due_at(index),
                 self.end_shown_at(index),
                 self.stop_due_at(index),
@@ -145,6 +142,7 @@ impl Lifecycle {
             ]
         });
         containers
+            .chain(images)
             .chain([
                 self.active_deadline_at(),
                 self.sandbox_due_at(),

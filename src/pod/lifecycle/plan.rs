@@ -129,6 +129,15 @@ pub struct ContainerPlan {
     readiness: Option<ProbePlan>,
 }
 
+/// A volume that shows an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolumePlan {
+    pub name: String,
+    pub image: String,
+    /// `pullPolicy: Always`.
+    pub always_pull: bool,
+}
+
 /// When a probe is executed, and the thresholds for its results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbePlan {
@@ -189,6 +198,15 @@ pub fn containers(pod: &Pod) -> impl Iterator<Item = ContainerPlan> {
     init.map(|container| ContainerPlan::of(container, init_role(container)))
         .chain(main.map(|container| ContainerPlan::of(container, Role::Main)))
         .chain(ephemeral.into_iter().flatten().map(ContainerPlan::of_ephemeral))
+}
+
+/// The volumes of a Pod that show images, in the order of their numbers.
+pub fn image_volumes(pod: &Pod) -> impl Iterator<Item = ImageVolumePlan> {
+    microkube_manifest::image_volumes(pod).map(|(name, source)| ImageVolumePlan {
+        name: name.to_owned(),
+        image: source.reference.clone().unwrap_or_default(),
+        always_pull: source.pull_policy.as_deref() == Some("Always"),
+    })
 }
 
 fn init_role(container: &Container) -> Role {

@@ -222,10 +222,14 @@ impl Lifecycle {
         if let Stage::Absent { retry_at, .. } = &mut self.sandbox.stage {
             bound(retry_at);
         }
-        for container in &mut self.containers {
-            if let Image::Failed { retry_at, .. } = &mut container.image {
+        let volumes = self.image_volumes.iter_mut().map(|volume| &mut volume.image);
+        let containers = self.containers.iter_mut().map(|container| &mut container.image);
+        for image in volumes.chain(containers) {
+            if let Image::Failed { retry_at, .. } = image {
                 bound(retry_at);
             }
+        }
+        for container in &mut self.containers {
             match &mut container.state {
                 State::Refused { retry_at, .. } => bound(retry_at),
                 State::Ended(ended) => {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::PodCondition;
 use serde::{Deserialize, Serialize};
 
 use super::interface::{ContainerAttempt, Exit, Hook, ProbeKind, ProcessUser, Time};
-use super::plan::{ContainerPlan, PodPlan};
+use super::plan::{ContainerPlan, ImageVolumePlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
 
@@ -20,6 +20,9 @@ pub struct Lifecycle {
     pub(super) plan: PodPlan,
     /// Init containers in order, then the others.
     pub(super) containers: Vec<Container>,
+    /// The volumes that show images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) image_volumes: Vec<ImageVolume>,
     pub(super) began_at: Option<Time>,
     pub(super) sandbox: SandboxState,
     pub(super) termination: Option<Termination>,
@@ -200,7 +203,14 @@ pub struct Terminated {
     pub order: u64,
 }
 
-/// The image of a container.
+/// A volume that shows an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    pub plan: ImageVolumePlan,
+    pub image: Image,
+}
+
+/// The image of a container or a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Image {
     Unasked,
@@ -348,6 +358,15 @@ impl Lifecycle {
     pub(super) fn attempt_mut(&mut self, attempt: ContainerAttempt) -> Option<&mut Active> {
         let container = self.containers.get_mut(attempt.container)?;
         container.attempt_mut(attempt.number)
+    }
+}
+
+impl ImageVolume {
+    pub fn new(plan: ImageVolumePlan) -> Self {
+        Self {
+            plan,
+            image: Image::Unasked,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::interface::ProcessUser;
 use super::interface::{RESTARTING_ALL, RESTARTING_ALL_MESSAGE, Time, timestamp};
 use super::plan::ContainerPlan;
 use super::state::Lifecycle;
-use super::state::{Container, Image, PostStart, Rejection, Running, State, Terminated};
+use super::state::{Image, PostStart, Rejection, Running, State, Terminated};
 
 /// The container state that the status shows.
 #[derive(Debug, Clone)]
@@ -77,12 +77,12 @@ impl Lifecycle {
         let last = container.last.as_ref();
         let waiting = |reason, message| Shown::Waiting { reason, message, last };
         Some(match &container.state {
-            State::Waiting => match &container.image {
-                Image::Failed { .. } => image_failure(container, last)?,
-                _ if last.is_some() && self.restart_all.is_some() => {
+            State::Waiting => match self.missing_image(index) {
+                Some((name, image)) => image_failure(name, image, last)?,
+                None if last.is_some() && self.restart_all.is_some() => {
                     waiting(RESTARTING_ALL, Some(RESTARTING_ALL_MESSAGE.to_owned()))
                 }
-                _ => waiting(self.default_waiting_reason(), None),
+                None => waiting(self.default_waiting_reason(), None),
             },
             State::Refused { reason, message, .. } => waiting(reason, Some(message.clone())),
             State::Active(active) => match &active.running {
@@ -95,7 +95,7 @@ impl Lifecycle {
             },
             // The container's image has changed and cannot be pulled.
             State::Ended(ended) if ended.retry.is_some() && matches!(container.image, Image::Failed { .. }) => {
-                image_failure(container, Some(&ended.last))?
+                image_failure(&container.plan.image, &container.image, Some(&ended.last))?
             }
             State::Ended(ended) => {
                 let back_off = ended.retry.as_ref().filter(|retry| retry.is_shown);
@@ -208,21 +208,20 @@ fn rejected(rejection: &Rejection, status: PodStatus) -> PodStatus {
     }
 }
 
-/// The state of a container whose image is not available.
-fn image_failure<'l>(container: &'l Container, last: Option<&'l Terminated>) -> Option<Shown<'l>> {
+/// The state of a container that needs an image that is not available.
+fn image_failure<'l>(name: &str, image: &'l Image, last: Option<&'l Terminated>) -> Option<Shown<'l>> {
     let Image::Failed {
         reason,
         message,
         is_shown,
         ..
-    } = &container.image
+    } = image
     else {
         return None;
     };
     let (reason, message) = match *is_shown {
         true => {
-            let image = &container.plan.image;
-            let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
+            let message = format!("Back-off pulling image \"{name}\": {reason}: {message}");
             ("ImagePullBackOff", message)
         }
         false => (reason.as_str(), message.clone()),

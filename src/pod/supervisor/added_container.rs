@@ -17,7 +17,7 @@ use super::supervised_pod::SupervisedPod;
 use crate::pod::container_order;
 use crate::pod::container_spec::{self, PlanFailure};
 use crate::pod::layer_disk::{LayerDisk, NewLayers};
-use crate::pod::lifecycle::{ContainerAttempt, Event};
+use crate::pod::lifecycle::{ContainerAttempt, Event, ImageUse};
 use crate::pod::machine_plan::AddedPlan;
 use crate::pod::resolved_pod::ResolvedPod;
 
@@ -92,7 +92,7 @@ impl Additions {
         let FoundImage { name, image } = match found.filter(|found| !is_removed(found)) {
             Some(found) => found,
             // The previous supervisor found the image, or the image was removed meanwhile.
-            None => find(pod, &container).await.map_err(create_error)?,
+            None => find(pod, ImageUse::Container(number)).await.map_err(create_error)?,
         };
         let mut added = self.added.lock().await;
         let Some(added) = added.as_mut() else {

@@ -1,7 +1,7 @@
 //! The end of a Pod as `run` reports it: the cause and the exit code.
 
 use super::supervised_pod::SupervisedPod;
-use crate::pod::lifecycle::{Event, Lifecycle, is_create_error};
+use crate::pod::lifecycle::{Event, ImageUse, Lifecycle, is_create_error};
 use crate::pod::pod_update::has_finalizers;
 
 /// Exit code of a `run` that was interrupted before any container ran, as in a shell.
@@ -53,11 +53,15 @@ impl Ending {
             return false;
         }
         let error = match event {
-            Event::ImageFailed { container, .. } if pod.is_ephemeral(*container) => return false,
+            Event::ImageFailed {
+                of: ImageUse::Container(container),
+                ..
+            } if pod.is_ephemeral(*container) => return false,
             Event::ContainerStartFailed { attempt, .. } if pod.is_ephemeral(attempt.container) => return false,
-            Event::ImageFailed { container, message, .. } => {
-                format!("container {:?}: {message}", pod.container_name(*container))
-            }
+            Event::ImageFailed { of, message, .. } => match of {
+                ImageUse::Container(container) => format!("container {:?}: {message}", pod.container_name(*container)),
+                ImageUse::Volume(number) => format!("volume {:?}: {message}", pod.image_volume_name(*number)),
+            },
             Event::SandboxFailed { message } | Event::Rejected { message, .. } | Event::Invalid { message } => {
                 message.clone()
             }
@@ -97,7 +101,7 @@ impl Ending {
 mod tests {
     use super::*;
     use crate::pod::lifecycle::{ContainerAttempt, Time};
-    use crate::pod::supervisor::supervised_pod::test_pod;
+    use crate::pod::supervisor::supervised_pod::{test_pod, test_pod_of};
 
     fn ended(ending: Ending, pod: &SupervisedPod) -> (u8, Option<String>, bool) {
         let lifecycle = Lifecycle::new(&pod.record.pod, Time::from_secs(1));
@@ -111,7 +115,7 @@ mod tests {
 
     fn image_failed() -> Event {
         Event::ImageFailed {
-            container: 0,
+            of: ImageUse::Container(0),
             reason: "ErrImagePull".to_owned(),
             message: "no such image".to_owned(),
         }
@@ -123,6 +127,22 @@ mod tests {
         let mut ending = Ending::default();
         assert!(ending.is_hopeless(&pod, &image_failed()));
         let error = "container \"web\": no such image".to_owned();
+        assert_eq!(ended(ending, &pod), (1, Some(error), true));
+    }
+
+    #[tokio::test]
+    async fn the_error_about_the_image_of_a_volume_names_the_volume() {
+        let (pod, _messages) = test_pod_of(serde_json::json!({
+            "containers": [{ "name": "web", "image": "i" }], "volumes": [{ "name": "model", "image": { "reference": "m" } }],
+        }));
+        let failed = Event::ImageFailed {
+            of: ImageUse::Volume(0),
+            reason: "ErrImagePull".to_owned(),
+            message: "no such image".to_owned(),
+        };
+        let mut ending = Ending::default();
+        assert!(ending.is_hopeless(&pod, &failed));
+        let error = "volume \"model\": no such image".to_owned();
         assert_eq!(ended(ending, &pod), (1, Some(error), true));
     }
 

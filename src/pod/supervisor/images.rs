@@ -1,24 +1,24 @@
-//! Pulls the images of a Pod's containers, and protects them until a VM has opened them.
+//! Pulls the images of a Pod's containers and volumes, and protects them until a VM has opened them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Container;
 use microkube_base::causes::with_causes;
 use microkube_image::{Image, ImageStore, PullSecret, StoreLock};
+use microkube_manifest::image_volumes;
 
 use super::message::{ImageNews, Message};
 use super::supervised_pod::SupervisedPod;
 use crate::pod::container_images;
 use crate::pod::container_order::containers;
-use crate::pod::lifecycle::PodEvent;
+use crate::pod::lifecycle::{ImageUse, PodEvent};
 use crate::pod::node_objects::NodeObjects;
 use crate::pod::pull_secrets::{self, PullSecrets};
 use crate::pod::timings::Stage;
 
-/// An image that was found for a container.
+/// An image that was found for a container or a volume.
 #[derive(Debug, Clone)]
 pub struct FoundImage {
     /// The image's name in the Pod.
@@ -26,7 +26,7 @@ pub struct FoundImage {
     pub image: Image,
 }
 
-/// The last request for the image of a container.
+/// The last request for an image.
 #[derive(Debug, Default)]
 struct Request {
     number: u64,
@@ -38,10 +38,8 @@ struct Request {
 #[derive(Debug)]
 pub struct Images {
     pod: Arc<SupervisedPod>,
-    /// By container number.
-    found: BTreeMap<usize, FoundImage>,
-    /// By container number.
-    requests: BTreeMap<usize, Request>,
+    found: BTreeMap<ImageUse, FoundImage>,
+    requests: BTreeMap<ImageUse, Request>,
     /// Prevents the removal of layers between finding and opening them.
     hold: Option<StoreLock>,
     /// When the first pull started; `None` once all images are available.
@@ -51,9 +49,19 @@ pub struct Images {
 /// The images for one start of a VM.
 #[derive(Debug)]
 pub struct HeldImages {
-    /// By container number.
-    found: BTreeMap<usize, FoundImage>,
+    found: BTreeMap<ImageUse, FoundImage>,
     hold: Option<StoreLock>,
+}
+
+/// The images of all containers and volumes, for one start of a VM.
+#[derive(Debug)]
+pub struct CompleteImages {
+    /// By container number.
+    pub containers: Vec<FoundImage>,
+    /// By the number of the image volume.
+    pub volumes: Vec<FoundImage>,
+    /// Once it is dropped, layers may be removed again.
+    pub hold: Option<StoreLock>,
 }
 
 impl Images {
@@ -67,21 +75,23 @@ impl Images {
         }
     }
 
-    /// Starts to pull or look up the image of a container; the result arrives as a message.
+    /// Starts to pull or look up an image; the result arrives as a message.
     ///
     /// # Errors
     /// If this process is about to exit.
-    pub async fn pull(&mut self, index: usize) -> anyhow::Result<()> {
-        let Some(container) = self.pod.container(index) else {
+    pub async fn pull(&mut self, of: ImageUse) -> anyhow::Result<()> {
+        let Some(wanted) = self.pod.wanted_image(of) else {
             return Ok(());
         };
         // Answers to earlier requests are ignored, because the container's image may have changed.
-        let last = self.requests.entry(index).or_default();
+        let last = self.requests.entry(of).or_default();
         last.number = last.number.wrapping_add(1);
-        last.name = container.image.clone().unwrap_or_default();
+        last.name.clone_from(&wanted.name);
         let request = last.number;
-        self.found.remove(&index);
-        if !self.pod.is_ephemeral(index) {
+        self.found.remove(&of);
+        let container = of.container();
+        let is_ephemeral = container.is_some_and(|container| self.pod.is_ephemeral(container));
+        if !is_ephemeral {
             self.start.get_or_insert_with(Instant::now);
         }
         let hold = match &self.hold {
@@ -105,16 +115,16 @@ impl Images {
             let result = match hold_failure {
                 Some(error) => Err(error),
                 None => {
-                    let must_be_pulled = container_images::must_be_pulled(&pod.paths, &container);
+                    let must_be_pulled = container_images::must_be_pulled(&pod.paths, &wanted);
                     if must_be_pulled {
                         pod.send(Message::Image {
-                            container: index,
+                            of,
                             request,
                             news: ImageNews::PullStarted,
                         });
                     }
                     let secrets = secrets_for_pull(&pod, must_be_pulled).await;
-                    container_images::ensure(&pod.paths, &container, &secrets, pod.client.clone()).await
+                    container_images::ensure(&pod.paths, &wanted, &secrets, pod.client.clone()).await
                 }
             };
             let news = match result {
@@ -124,26 +134,24 @@ impl Images {
                     message: with_causes(&error),
                 },
             };
-            pod.send(Message::Image {
-                container: index,
-                request,
-                news,
-            });
+            pod.send(Message::Image { of, request, news });
         });
         Ok(())
     }
 
-    /// Whether this is the last request for the image of a container.
-    pub fn is_current(&self, container: usize, request: u64) -> bool {
-        self.requests.get(&container).is_some_and(|last| last.number == request)
+    /// Whether this is the last request for an image.
+    pub fn is_current(&self, of: ImageUse, request: u64) -> bool {
+        self.requests.get(&of).is_some_and(|last| last.number == request)
     }
 
     /// Adds the image of the last request. If it was the last image, returns how long all pulls took.
-    pub fn add(&mut self, container: usize, image: Image) -> Option<Stage> {
-        let name = self.requests.get(&container)?.name.clone();
-        self.found.insert(container, FoundImage { name, image });
-        let mut needed = 0..containers(&self.pod.record.pod).count();
-        if !needed.all(|container| self.found.contains_key(&container)) {
+    pub fn add(&mut self, of: ImageUse, image: Image) -> Option<Stage> {
+        let name = self.requests.get(&of)?.name.clone();
+        self.found.insert(of, FoundImage { name, image });
+        let pod = &self.pod.record.pod;
+        let volumes = (0..image_volumes(pod).count()).map(ImageUse::Volume);
+        let mut needed = (0..containers(pod).count()).map(ImageUse::Container).chain(volumes);
+        if !needed.all(|of| self.found.contains_key(&of)) {
             return None;
         }
         self.start.take().map(|start| Stage::since("image", start))
@@ -151,7 +159,7 @@ impl Images {
 
     /// The image of a container, if it was found.
     pub fn get(&self, container: usize) -> Option<FoundImage> {
-        self.found.get(&container).cloned()
+        self.found.get(&ImageUse::Container(container)).cloned()
     }
 
     /// The lock that protects an image until its layers are on the disk of the running VM.
@@ -174,35 +182,51 @@ impl HeldImages {
         self.hold = None;
     }
 
-    /// The images of all containers. Looks up the images that the previous supervisor found. Once the lock is dropped,
-    /// layers may be removed again.
+    /// All images. Looks up those that the previous supervisor found.
     ///
     /// # Errors
     /// If one of them can neither be found nor pulled.
-    pub async fn complete(mut self, pod: &Arc<SupervisedPod>) -> anyhow::Result<(Vec<FoundImage>, Option<StoreLock>)> {
-        let mut images = Vec::new();
+    pub async fn complete(mut self, pod: &Arc<SupervisedPod>) -> anyhow::Result<CompleteImages> {
         let current = pod.current();
-        for (number, container) in containers(&current).enumerate() {
-            images.push(match self.found.remove(&number) {
-                Some(found) => found,
-                None => find(pod, container).await?,
-            });
+        let (mut of_containers, mut of_volumes) = (Vec::new(), Vec::new());
+        for number in 0..containers(&current).count() {
+            of_containers.push(self.take(pod, ImageUse::Container(number)).await?);
         }
-        Ok((images, self.hold))
+        for number in 0..image_volumes(&current).count() {
+            of_volumes.push(self.take(pod, ImageUse::Volume(number)).await?);
+        }
+        Ok(CompleteImages {
+            containers: of_containers,
+            volumes: of_volumes,
+            hold: self.hold,
+        })
+    }
+
+    async fn take(&mut self, pod: &Arc<SupervisedPod>, of: ImageUse) -> anyhow::Result<FoundImage> {
+        match self.found.remove(&of) {
+            Some(found) => Ok(found),
+            None => find(pod, of).await,
+        }
     }
 }
 
-/// The image of a container. Pulls it if necessary.
+/// An image of the Pod. Pulls it if necessary.
 ///
 /// # Errors
 /// If it can neither be found nor pulled.
-pub async fn find(pod: &Arc<SupervisedPod>, container: &Container) -> anyhow::Result<FoundImage> {
-    let must_be_pulled = container_images::must_be_pulled(&pod.paths, container);
+pub async fn find(pod: &Arc<SupervisedPod>, of: ImageUse) -> anyhow::Result<FoundImage> {
+    let user = match of {
+        ImageUse::Container(container) => format!("container {:?}", pod.container_name(container)),
+        ImageUse::Volume(number) => format!("volume {:?}", pod.image_volume_name(number)),
+    };
+    let wanted = pod.wanted_image(of);
+    let wanted = wanted.with_context(|| format!("the Pod does not have the {user}"))?;
+    let must_be_pulled = container_images::must_be_pulled(&pod.paths, &wanted);
     let secrets = secrets_for_pull(pod, must_be_pulled).await;
-    let image = container_images::ensure(&pod.paths, container, &secrets, None).await;
+    let image = container_images::ensure(&pod.paths, &wanted, &secrets, None).await;
     Ok(FoundImage {
-        name: container.image.clone().unwrap_or_default(),
-        image: image.with_context(|| format!("container {:?}", container.name))?,
+        name: wanted.name,
+        image: image.context(user)?,
     })
 }
 

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use ttrpc::context::with_duration;
 
 use super::container_plans::ContainerPlans;
-use super::images::HeldImages;
+use super::images::{CompleteImages, HeldImages};
 use super::machine_containers::MachineContainers;
 use super::message::Message;
 use super::pending_resources::PendingResources;
@@ -95,13 +95,21 @@ impl Machine {
                 let paths = &pod.paths;
                 let mut images = images;
                 let ReadyVolumes { files: volumes, shares } = volumes::wait(&pod, || images.release()).await;
-                let (found, hold) = images.complete(&pod).await?;
-                let (names, images) = found.into_iter().map(|found| (found.name, found.image)).unzip();
-                let images = container_images::fit_layers(paths, images).await?;
+                let CompleteImages {
+                    containers,
+                    volumes: volume_images,
+                    hold,
+                } = images.complete(&pod).await?;
+                let names: Vec<_> = containers.iter().map(|found| found.name.clone()).collect();
+                let images = containers.into_iter().chain(volume_images).map(|found| found.image);
+                let mut images = container_images::fit_layers(paths, images.collect()).await?;
+                let volume_images = images.split_off(names.len().min(images.len()));
                 let resources = resources.context("the VM's resources were not acquired")?.await??;
                 let network_stage = resources.stage.clone();
                 let record = pod.current_record();
-                let plan = boot_plan::plan(&record, &images, resources, memory_mib(&volumes), shares, pod.debug)?;
+                let volumes_mib = memory_mib(&volumes);
+                let found = (images.as_slice(), volume_images.as_slice());
+                let plan = boot_plan::plan(&record, found, resources, volumes_mib, shares, pod.debug)?;
                 drop(hold);
                 let _slot = BootSlot::wait(paths.run_dir()).await?;
                 let mut started = boot(&pod, plan, volumes).await?;

@@ -4,7 +4,7 @@ use microkube_image::Image;
 
 use super::container_plans::AddedContainer;
 use super::running_machine::StartedMachine;
-use crate::pod::lifecycle::{ContainerAttempt, Event, PodEvent};
+use crate::pod::lifecycle::{ContainerAttempt, Event, ImageUse, PodEvent};
 use crate::state::ProcessIdentity;
 
 /// The state of an image.
@@ -29,8 +29,7 @@ pub enum Message {
     Emit(PodEvent),
     /// The state of a requested image.
     Image {
-        /// Number of the container that uses it.
-        container: usize,
+        of: ImageUse,
         /// The request that this message answers. The container's image may have changed since.
         request: u64,
         news: ImageNews,

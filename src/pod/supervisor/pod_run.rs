@@ -26,7 +26,7 @@ use super::supervised_pod::{SupervisedPod, current_of};
 use crate::pod::container_order;
 use crate::pod::guest_log::{self, GuestLog};
 use crate::pod::guest_streams::GuestStreams;
-use crate::pod::lifecycle::{Action, Event, Lifecycle, PodChange, PodEvent, Time};
+use crate::pod::lifecycle::{Action, Event, ImageUse, Lifecycle, PodChange, PodEvent, Time};
 use crate::pod::machine_plan;
 use crate::pod::object_watch::ObjectChanges;
 use crate::pod::patience::LAST_OUTPUT_PATIENCE;
@@ -229,8 +229,8 @@ impl PodRun {
                 self.emit(&event);
                 None
             }
-            Message::Image { container, request, .. } if !self.images.is_current(container, request) => None,
-            Message::Image { container, news, .. } => Some(self.event_of_image(container, news)),
+            Message::Image { of, request, .. } if !self.images.is_current(of, request) => None,
+            Message::Image { of, news, .. } => Some(self.event_of_image(of, news)),
             Message::VmmStarted(identity) => {
                 self.machine.vmm_started(identity.clone());
                 self.keeper.note_vmm(identity);
@@ -252,25 +252,21 @@ impl PodRun {
         }
     }
 
-    /// Converts a report about the image of a container to an event.
-    fn event_of_image(&mut self, container: usize, news: ImageNews) -> Event {
+    /// Converts a report about an image to an event.
+    fn event_of_image(&mut self, of: ImageUse, news: ImageNews) -> Event {
         match news {
-            ImageNews::PullStarted => Event::ImagePullStarted { container },
+            ImageNews::PullStarted => Event::ImagePullStarted { of },
             ImageNews::Ready(image) => {
                 let image_id = image.kubernetes_id().to_owned();
-                self.report.add_stages(self.images.add(container, *image));
-                Event::ImageReady { container, image_id }
+                self.report.add_stages(self.images.add(of, *image));
+                Event::ImageReady { of, image_id }
             }
             ImageNews::Failed { reason, message } => {
                 if self.lifecycle.has_sandbox() {
                     // No layers need protection until the next pull.
                     drop(self.images.take_hold());
                 }
-                Event::ImageFailed {
-                    container,
-                    reason,
-                    message,
-                }
+                Event::ImageFailed { of, reason, message }
             }
         }
     }
@@ -416,10 +412,10 @@ impl PodRun {
     /// Carries out an action of the lifecycle. Slow work runs in tasks that report when they are done.
     async fn carry_out(&mut self, action: Action) -> anyhow::Result<()> {
         match action {
-            Action::PullImage { container } => {
+            Action::PullImage { of } => {
                 // Acquire resources at the same time: the first VM needs them.
                 self.machine.acquire_resources();
-                self.images.pull(container).await?;
+                self.images.pull(of).await?;
             }
             Action::StartSandbox => {
                 let image_ids = (0..).map_while(|container| self.lifecycle.image_id(container));

@@ -193,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ProbeKind, ProbeOutcome};
+    use crate::pod::lifecycle::{ContainerAttempt, Event, Exit, Hook, HookOutcome, ImageUse, ProbeKind, ProbeOutcome};
     use crate::pod::test_pods::TestPods;
     use crate::state::MAX_RECORD_BYTES;
 
@@ -331,7 +331,7 @@ mod tests {
             },
             5 => Event::SandboxLost { message: text },
             6 => Event::ImageFailed {
-                container: 0,
+                of: ImageUse::Container(0),
                 reason: "ErrImagePull".to_owned(),
                 message: text,
             },
@@ -371,7 +371,7 @@ mod tests {
             let mut lifecycle = Lifecycle::new(&record.pod, now);
             let ready = [
                 Event::Begin,
-                Event::ImageReady { container: 0, image_id: String::new() },
+                Event::ImageReady { of: ImageUse::Container(0), image_id: String::new() },
                 Event::SandboxReady { pod_ip: String::new(), host_ip: String::new() },
             ];
             let said = said.into_iter().map(|(text, kind, number)| hostile_event(text, kind, number));

@@ -196,7 +196,7 @@ mod tests {
 
     use super::super::supervised_pod::container_id;
     use super::*;
-    use crate::pod::lifecycle::{Event, Exit, Time};
+    use crate::pod::lifecycle::{Event, Exit, ImageUse, Time};
 
     /// A Pod whose only container, `web`, runs for the third time.
     fn lifecycle() -> Lifecycle {
@@ -213,7 +213,7 @@ mod tests {
             user: None,
         };
         let image = Event::ImageReady {
-            container: 0,
+            of: ImageUse::Container(0),
             image_id: String::new(),
         };
         let sandbox = Event::SandboxReady {

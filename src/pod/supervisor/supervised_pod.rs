@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use microkube_manifest::image_volumes;
 use tokio::sync::{mpsc, watch};
 
 use super::message::Message;
+use crate::pod::container_images::WantedImage;
 use crate::pod::container_order::{self, containers};
 use crate::pod::guest_streams::GuestStreams;
-use crate::pod::lifecycle::{ContainerAttempt, Event};
+use crate::pod::lifecycle::{ContainerAttempt, Event, ImageUse};
 use crate::pod::object_watch::ObjectChanges;
 use crate::pod::service_account_token::PodTokens;
 use crate::pod::supervisor_protocol::{PodNotice, SupervisorFrame};
@@ -94,6 +96,23 @@ impl SupervisedPod {
         name.unwrap_or_default().to_owned()
     }
 
+    /// The name of an image volume by its number.
+    pub fn image_volume_name(&self, number: usize) -> String {
+        let name = image_volumes(&self.record.pod).map(|(name, _)| name).nth(number);
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// An image of the Pod after its last change. The images of volumes never change.
+    pub fn wanted_image(&self, of: ImageUse) -> Option<WantedImage> {
+        match of {
+            ImageUse::Container(container) => Some(WantedImage::of_container(&self.container(container)?)),
+            ImageUse::Volume(number) => {
+                let (_, source) = image_volumes(&self.record.pod).nth(number)?;
+                Some(WantedImage::of_volume(source))
+            }
+        }
+    }
+
     /// Whether this is the number of an ephemeral container.
     pub fn is_ephemeral(&self, container: usize) -> bool {
         container >= containers(&self.record.pod).count()
@@ -127,7 +146,7 @@ impl SupervisedPod {
 }
 
 #[cfg(test)]
-pub use tests::{test_pod, test_pod_in, test_pod_with};
+pub use tests::{test_pod, test_pod_in, test_pod_of, test_pod_with};
 
 #[cfg(test)]
 mod tests {
@@ -144,16 +163,23 @@ mod tests {
         detached: bool,
         client: Option<mpsc::Sender<SupervisorFrame>>,
     ) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
-        let record: PodRecord = serde_json::from_value(serde_json::json!({
+        let spec = serde_json::json!({ "restartPolicy": "Never", "containers": [{ "name": "web", "image": "i" }] });
+        let record = record(detached, &spec);
+        test_pod_in(std::path::Path::new("/nonexistent"), record, client)
+    }
+
+    /// A foreground Pod with this spec.
+    pub fn test_pod_of(spec: serde_json::Value) -> (Arc<SupervisedPod>, mpsc::UnboundedReceiver<Message>) {
+        test_pod_in(std::path::Path::new("/nonexistent"), record(false, &spec), None)
+    }
+
+    fn record(detached: bool, spec: &serde_json::Value) -> PodRecord {
+        let record = serde_json::json!({
             "uid": "u", "namespace": "default", "name": "p", "detached": detached,
             "client": null, "supervisor": null, "vmm": null,
-            "pod": {
-                "apiVersion": "v1", "kind": "Pod", "metadata": {},
-                "spec": { "restartPolicy": "Never", "containers": [{ "name": "web", "image": "i" }] },
-            },
-        }))
-        .unwrap();
-        test_pod_in(std::path::Path::new("/nonexistent"), record, client)
+            "pod": { "apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec },
+        });
+        serde_json::from_value(record).unwrap()
     }
 
     /// A Pod with this record and microkube's directories in `dir`.
@@ -191,6 +217,23 @@ mod tests {
         assert_eq!(pod.container(1).unwrap().image.as_deref(), Some("b"));
         assert_eq!(pod.attempt_of("debug-0"), Some(ContainerAttempt::new(1, 0)));
         assert_eq!(pod.field_path(1), "spec.ephemeralContainers{debug}");
+    }
+
+    #[tokio::test]
+    async fn images_are_those_of_containers_and_volumes() {
+        let (pod, _messages) = test_pod_of(serde_json::json!({
+            "containers": [{ "name": "web", "image": "i" }],
+            "volumes": [
+                { "name": "data", "emptyDir": {} },
+                { "name": "model", "image": { "reference": "m", "pullPolicy": "Never" } },
+            ],
+        }));
+        let name = |of| pod.wanted_image(of).map(|wanted| wanted.name);
+        assert_eq!(name(ImageUse::Container(0)).as_deref(), Some("i"));
+        assert_eq!(name(ImageUse::Volume(0)).as_deref(), Some("m"));
+        assert_eq!(name(ImageUse::Container(1)), None);
+        assert_eq!(name(ImageUse::Volume(1)), None);
+        assert_eq!(pod.image_volume_name(0), "model");
     }
 
     #[tokio::test]

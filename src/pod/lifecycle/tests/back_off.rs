@@ -72,7 +72,7 @@ fn image_pulls_back_off_from_10_to_300_seconds() {
     let mut now = 0;
     for _ in 0..7 {
         world.step(Event::ImageFailed {
-            container: 0,
+            of: ImageUse::Container(0),
             reason: "ErrImagePull".to_owned(),
             message: "x".to_owned(),
         });

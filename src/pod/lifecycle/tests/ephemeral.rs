@@ -17,7 +17,7 @@ impl World {
     fn image_of(&mut self, name: &str) -> Vec<String> {
         let container = self.index(name);
         self.step(Event::ImageReady {
-            container,
+            of: ImageUse::Container(container),
             image_id: "sha256:d".to_owned(),
         })
     }
@@ -97,7 +97,7 @@ fn the_sandbox_does_not_wait_for_its_image() {
     world.step(Event::Begin);
     world.add("debug");
     let ready = Event::ImageReady {
-        container: 0,
+        of: ImageUse::Container(0),
         image_id: "sha256:1".to_owned(),
     };
     assert_eq!(world.step(ready), ["start sandbox"]);

@@ -4,6 +4,7 @@ mod admission;
 mod back_off;
 mod conditions;
 mod ephemeral;
+mod image_volumes;
 mod missing_objects;
 mod phase;
 mod pod_change;
@@ -135,7 +136,10 @@ impl World {
                     self.events.push(event);
                     continue;
                 }
-                Action::PullImage { container } => format!("pull {}", name(container)),
+                Action::PullImage { of } => match of {
+                    ImageUse::Container(container) => format!("pull {}", name(container)),
+                    ImageUse::Volume(volume) => format!("pull volume {volume}"),
+                },
                 Action::StartSandbox => "start sandbox".to_owned(),
                 Action::StopSandbox => "stop sandbox".to_owned(),
                 Action::StartContainer { attempt } => format!("start {}", named(attempt)),
@@ -170,7 +174,7 @@ impl World {
     fn images(&mut self) {
         for container in 0..self.names.len() {
             self.step(Event::ImageReady {
-                container,
+                of: ImageUse::Container(container),
                 image_id: format!("sha256:{container}"),
             });
         }

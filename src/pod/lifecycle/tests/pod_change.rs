@@ -21,7 +21,7 @@ fn changed(spec: Value) -> Event {
 
 fn image_ready(container: usize) -> Event {
     Event::ImageReady {
-        container,
+        of: ImageUse::Container(container),
         image_id: "sha256:new".to_owned(),
     }
 }
@@ -141,7 +141,7 @@ fn an_image_that_cannot_be_pulled_shows_and_is_retried_or_changed_back() {
     world.step(changed(of("i:2")));
     world.exited("main", 0, exit(0));
     world.step(Event::ImageFailed {
-        container: 0,
+        of: ImageUse::Container(0),
         reason: "ErrImagePull".to_owned(),
         message: "not found".to_owned(),
     });

@@ -64,11 +64,14 @@ fn spec() -> impl Strategy<Value = serde_json::Value> {
         proptest::collection::vec(main, 1..4),
         proptest::option::of(1..200_i64),
         0..40_i64,
+        0..3_usize,
     )
-        .prop_map(move |(policy, init, main, active_deadline, grace)| {
+        .prop_map(move |(policy, init, main, active_deadline, grace, volumes)| {
+            let volumes = vec![json!({"image": {"reference": "v"}}); volumes];
             json!({
                 "restartPolicy": policy, "initContainers": named("i", init), "containers": named("m", main),
                 "activeDeadlineSeconds": active_deadline, "terminationGracePeriodSeconds": grace,
+                "volumes": named("v", volumes),
             })
         })
 }
@@ -109,6 +112,10 @@ fn any_event() -> impl Strategy<Value = Event> {
     let container = 0..6_usize;
     let attempt =
         (container.clone(), 0..4_u32).prop_map(|(container, number)| ContainerAttempt::new(container, number));
+    let of = prop_oneof![
+        container.prop_map(ImageUse::Container),
+        (0..3_usize).prop_map(ImageUse::Volume),
+    ];
     let text = Just("x".to_owned());
     let hook = prop_oneof![Just(Hook::PostStart), Just(Hook::PreStop)];
     let probe = prop::sample::select(ProbeKind::ALL.to_vec());
@@ -135,12 +142,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         text.clone().prop_map(|message| Event::Invalid { message }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
-        container
-            .clone()
-            .prop_map(|container| Event::ImagePullStarted { container }),
-        (container.clone(), text.clone()).prop_map(|(container, image_id)| Event::ImageReady { container, image_id }),
-        (container.clone(), text.clone()).prop_map(|(container, message)| Event::ImageFailed {
-            container,
+        of.clone().prop_map(|of| Event::ImagePullStarted { of }),
+        (of.clone(), text.clone()).prop_map(|(of, image_id)| Event::ImageReady { of, image_id }),
+        (of, text.clone()).prop_map(|(of, message)| Event::ImageFailed {
+            of,
             reason: "ErrImagePull".to_owned(),
             message
         }),
@@ -235,12 +240,9 @@ fn hook_outcome(fine: bool) -> HookOutcome {
 fn answer(action: &Action, fine: bool) -> Option<Event> {
     let message = "x".to_owned();
     Some(match *action {
-        Action::PullImage { container } if fine => Event::ImageReady {
-            container,
-            image_id: message,
-        },
-        Action::PullImage { container } => Event::ImageFailed {
-            container,
+        Action::PullImage { of } if fine => Event::ImageReady { of, image_id: message },
+        Action::PullImage { of } => Event::ImageFailed {
+            of,
             reason: "ErrImagePull".to_owned(),
             message,
         },

@@ -208,7 +208,7 @@ fn without_a_sandbox_pulls_are_repeated() {
     let mut world = World::new(json!({"containers": containers(&["web", "db"])}));
     world.step(Event::Begin);
     world.step(Event::ImageReady {
-        container: 0,
+        of: ImageUse::Container(0),
         image_id: "sha256:1".to_owned(),
     });
     assert_eq!(restarted_alone(&mut world), ["pull db"]);

@@ -15,7 +15,7 @@ fn all_images_are_present_before_the_sandbox_starts_and_containers_start_togethe
     let mut world = World::new(json!({"containers": containers(&["web", "db"])}));
     assert_eq!(world.step(Event::Begin), ["pull web", "pull db"]);
     let ready = |container| Event::ImageReady {
-        container,
+        of: ImageUse::Container(container),
         image_id: "sha256:1".to_owned(),
     };
     assert_eq!(world.step(ready(1)), [""; 0]);
@@ -116,7 +116,7 @@ fn unexpected_events_are_ignored() {
         },
         Event::SandboxFailed { message: String::new() },
         Event::ImageReady {
-            container: 7,
+            of: ImageUse::Container(7),
             image_id: String::new(),
         },
         Event::ContainerExited {

@@ -4,7 +4,7 @@ use super::*;
 
 fn image_failed(world: &mut World, reason: &str) -> Vec<String> {
     world.step(Event::ImageFailed {
-        container: 0,
+        of: ImageUse::Container(0),
         reason: reason.to_owned(),
         message: "not found".to_owned(),
     })
@@ -32,11 +32,16 @@ fn a_normal_start_has_the_kubelets_events() {
         World::new(json!({"containers": [{"name": "web", "image": "nginx:1.27", "imagePullPolicy": "IfNotPresent"}]}));
     assert_eq!(world.step(Event::Begin), ["pull web"]);
     assert_eq!(world.events(), [""; 0]);
-    world.step(Event::ImagePullStarted { container: 0 });
+    world.step(Event::ImagePullStarted {
+        of: ImageUse::Container(0),
+    });
     world.now += Duration::from_millis(1250);
     let image_id = "sha256:1".to_owned();
     assert_eq!(
-        world.step(Event::ImageReady { container: 0, image_id }),
+        world.step(Event::ImageReady {
+            of: ImageUse::Container(0),
+            image_id
+        }),
         ["start sandbox"]
     );
     assert_eq!(world.sandbox(), ["start web 0"]);
