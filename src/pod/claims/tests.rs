@@ -63,7 +63,7 @@ impl Node {
     fn bind(&self, uid: &str) -> Result<Vec<String>, Vec<String>> {
         match bind(&self.pods.paths, uid).unwrap() {
             PodClaims::Bound(bound) => Ok(bound.into_iter().map(|bound| bound.name).collect()),
-            PodClaims::Waiting(events) => Err(events.iter().map(|event| event.message.clone()).collect()),
+            PodClaims::Waiting { events, .. } => Err(events.iter().map(|event| event.message.clone()).collect()),
         }
     }
 

@@ -197,6 +197,14 @@ pub struct PodChange {
     pub(super) images: Vec<String>,
 }
 
+/// Why the scheduler has not placed a Pod (`pkg/scheduler/schedule_one.go`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPlaced {
+    /// Whether the attempt itself failed, instead of finding no place.
+    pub is_error: bool,
+    pub message: String,
+}
+
 /// An event. Events that do not fit the state are ignored, such as those of earlier attempts or of unknown containers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -213,6 +221,12 @@ pub enum Event {
     Invalid {
         /// The parts of the Pod that the node does not allow.
         message: String,
+    },
+    /// Instead of [`Self::Begin`]: the Pod's claims have no volumes yet, so it is on no node. The Pod waits; a later
+    /// [`Self::Begin`] starts it.
+    Unplaced {
+        /// `None` if it is not known yet. The last reason then stays.
+        why: Option<NotPlaced>,
     },
     /// The supervisor was restarted, and there is no sandbox to take over. The Pod's life continues, or starts if it
     /// had not: unfinished pulls are requested again, and so is a sandbox if it is still needed.
@@ -377,6 +391,11 @@ impl Event {
                     ProbeOutcome::Warning(message) | ProbeOutcome::Failure(message) | ProbeOutcome::Unknown(message),
                 ..
             } => cut(message, MAX_MESSAGE_BYTES),
+            Self::Unplaced { why } => {
+                if let Some(NotPlaced { message, .. }) = why {
+                    cut(message, MAX_MESSAGE_BYTES);
+                }
+            }
             Self::ImageFailed { reason, message, .. } | Self::ContainerStartFailed { reason, message, .. } => {
                 cut(reason, MAX_MESSAGE_BYTES);
                 cut(message, MAX_MESSAGE_BYTES);

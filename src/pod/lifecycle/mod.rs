@@ -45,7 +45,7 @@ mod tests;
 
 use interface::CONFIG_ERROR;
 pub use interface::{
-    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, PodChange, PodEvent, ProbeKind,
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, NotPlaced, PodChange, PodEvent, ProbeKind,
     ProbeOutcome, ProcessUser, Time, is_create_error,
 };
 use plan::PodPlan;
@@ -71,6 +71,8 @@ impl Lifecycle {
             ends: 0,
             restart_all: None,
             is_invalid: false,
+            is_unplaced: false,
+            not_placed: None,
             rejection: None,
             client_conditions: Vec::new(),
         };
@@ -86,6 +88,7 @@ impl Lifecycle {
             Event::Begin => self.begin(now),
             Event::Rejected { reason, message } => self.rejected(now, reason, message, out),
             Event::Invalid { message } => self.found_invalid(message, out),
+            Event::Unplaced { why } => self.unplaced(why),
             Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
             Event::ImagePullStarted { container } => self.image_pull_started(container, out),
             Event::ImageReady { container, image_id } => self.image_ready(now, container, image_id, out),

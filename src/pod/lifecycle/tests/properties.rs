@@ -133,6 +133,12 @@ fn any_event() -> impl Strategy<Value = Event> {
             message
         }),
         text.clone().prop_map(|message| Event::Invalid { message }),
+        text.clone().prop_map(|message| Event::Unplaced {
+            why: Some(NotPlaced {
+                is_error: false,
+                message
+            })
+        }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         container
