@@ -241,6 +241,38 @@ fn a_pod_waits_for_its_claim() {
 }
 
 #[test]
+fn events_say_what_becomes_of_a_claim() {
+    let _alone = alone();
+    let claim = Claim::new("told", "ReadWriteOnce", "64Mi");
+    let events = |format: &str| {
+        let format = format!("jsonpath={format}");
+        host().succeed(["events", "--for", "pvc/told", "-o", &format])
+    };
+    assert_eq!(events("{.items[*].reason}"), "WaitForFirstConsumer");
+    let described = host().succeed(["describe", "pvc", "told"]);
+    assert!(
+        described.contains("persistentvolume-controller  waiting for first consumer to be created before binding"),
+        "{described}"
+    );
+    run(claim.pod("consumer", "true"));
+    assert!(
+        events("{.items[*].reason}")
+            .split(' ')
+            .any(|reason| reason == "ProvisioningSucceeded")
+    );
+    assert_eq!(
+        events("{.items[0].involvedObject.uid}"),
+        field("pvc", "told", ".metadata.uid")
+    );
+    drop(claim);
+    // They outlive their object, but do not count as those of another one.
+    let _claim = Claim::new("told", "ReadWriteOnce", "64Mi");
+    let described = host().succeed(["describe", "pvc", "told"]);
+    assert!(!described.contains("ProvisioningSucceeded"), "{described}");
+    assert!(events("{.items[*].reason}").contains("ProvisioningSucceeded"));
+}
+
+#[test]
 fn a_retained_disk_stays_after_its_claim() {
     let _alone = alone();
     apply(&json!({

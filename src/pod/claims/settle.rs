@@ -9,6 +9,7 @@ use microkube_claims::{BoundVolume, Event, State, Unschedulable, bound_volumes, 
 use microkube_store::Store;
 
 use super::error::{ClaimsError, ROUNDS};
+use super::events::record;
 use super::node_state::{NodeState, mark_of};
 use super::steps::Steps;
 use crate::objects;
@@ -103,13 +104,19 @@ fn apply(paths: &Paths, store: &Store) -> Result<Settled, ClaimsError> {
         let state = node.read(&failed_disks)?;
         let plan = reconcile(&state);
         if plan.changes.is_empty() {
+            record(paths, &events, &plan.waiting);
             events.extend(plan.waiting);
             return Ok(Settled { state, events });
         }
         let mut steps = Steps::new(&node, &mut failed_disks);
-        steps.carry_out(plan.changes)?;
+        let carried_out = steps.carry_out(plan.changes);
         events.extend(steps.into_events());
+        if let Err(error) = carried_out {
+            record(paths, &events, &[]);
+            return Err(error);
+        }
     }
+    record(paths, &events, &[]);
     Err(ClaimsError::Endless)
 }
 
