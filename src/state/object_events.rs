@@ -16,7 +16,7 @@ use super::paths::Paths;
 use super::record::{self, Lifetime, RecordError};
 
 /// Maximum number of events that are kept; those seen least recently are dropped.
-pub const MAX_OBJECT_EVENTS: usize = 1000;
+const MAX_OBJECT_EVENTS: usize = 1000;
 
 /// How long an event is kept after it has last happened (`--event-ttl` of kube-apiserver).
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
@@ -73,8 +73,7 @@ pub struct ObjectEventLog {
 }
 
 /// The file with the events about objects.
-#[must_use]
-pub fn object_events_path(paths: &Paths) -> PathBuf {
+fn object_events_path(paths: &Paths) -> PathBuf {
     paths.events().join("objects.json")
 }
 

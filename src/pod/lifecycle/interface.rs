@@ -378,6 +378,9 @@ impl Event {
             | Self::SandboxFailed { message }
             | Self::Rejected { message, .. }
             | Self::Invalid { message }
+            | Self::Unplaced {
+                why: Some(NotPlaced { message, .. }),
+            }
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::ContainerConfigUnavailable { message, .. }
@@ -391,11 +394,6 @@ impl Event {
                     ProbeOutcome::Warning(message) | ProbeOutcome::Failure(message) | ProbeOutcome::Unknown(message),
                 ..
             } => cut(message, MAX_MESSAGE_BYTES),
-            Self::Unplaced { why } => {
-                if let Some(NotPlaced { message, .. }) = why {
-                    cut(message, MAX_MESSAGE_BYTES);
-                }
-            }
             Self::ImageFailed { reason, message, .. } | Self::ContainerStartFailed { reason, message, .. } => {
                 cut(reason, MAX_MESSAGE_BYTES);
                 cut(message, MAX_MESSAGE_BYTES);
@@ -420,6 +418,7 @@ impl Event {
                 ..
             }
             | Self::Begin
+            | Self::Unplaced { why: None }
             | Self::ImagePullStarted { .. }
             | Self::ObjectsChanged
             | Self::TerminateRequested { .. }
