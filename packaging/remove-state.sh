@@ -1,7 +1,7 @@
 # Functions that delete microkube's stored files.
 
 # The directories that microkube creates in its state and run directories, and its only file there (src/state/paths.rs).
-entries='images logs machine network pods scratch store volumes'
+entries='events images logs machine network pods scratch store volumes'
 key=service-account.key
 
 # empty DIR: deletes the content of a directory, except mount points and everything below them

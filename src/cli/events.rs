@@ -1,6 +1,7 @@
 //! `microkube events`.
 
-use std::collections::BTreeMap;
+mod seen;
+
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -12,28 +13,27 @@ use microkube_manifest::kinds::Kind;
 
 use super::failure::{Failure, complain};
 use super::objects::arguments::kind_and_name;
-use super::pods::arguments::{Scope, ScopeArgs};
+use super::pods::arguments::ScopeArgs;
 use super::pods::format::{FORMATS, Format, Objects};
-use super::pods::snapshot::is_in_scope;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::{Columns, since};
 use crate::pod::changes::{Changed, Changes};
-use crate::state::{EventRecord, Paths, PodRecord, PodRecords};
+use crate::pod::object_event_changes::ObjectEventChanges;
+use crate::state::{EventRecord, InvolvedObject, Paths, PodRecords};
 use crate::stderr::say;
+pub(super) use seen::COMPONENT;
+use seen::{Seen, Selection, Shown};
 
-/// The source of the events.
-pub(super) const COMPONENT: &str = "microkube";
-
-/// List events of Pods
+/// List events of Pods, volume claims and volumes
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  microkube events\n  microkube events --for pod/web --watch\n  microkube events --types=Warning -A"
+    after_help = "Examples:\n  microkube events\n  microkube events --for pod/web --watch\n  microkube events --for pvc/data\n  microkube events --types=Warning -A"
 )]
 pub struct EventsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// Show only events of this object; only Pods have events
+    /// Show only events of this object
     #[arg(long = "for", value_name = "TYPE/NAME", value_parser = str::parse::<Regarding>, add = super::completion::objects())]
     of: Option<Regarding>,
     /// Show only events of these types: Normal, Warning
@@ -69,15 +69,12 @@ impl FromStr for Regarding {
 }
 
 impl EventsArgs {
-    /// The Pods whose events are shown.
-    fn pods(&self) -> Scope {
-        let name = self.of.as_ref().map(|of| of.name.as_str());
-        Scope::of_names(self.scope.namespace().as_deref(), name)
-    }
-
-    /// Whether events are requested that cannot exist.
-    fn is_without_events(&self) -> bool {
-        self.of.as_ref().is_some_and(|of| of.kind.kind != "Pod")
+    fn selection(&self) -> Selection {
+        Selection {
+            namespace: self.scope.namespace(),
+            object: self.of.as_ref().map(|of| (of.kind.kind, of.name.clone())),
+            types: self.types.clone(),
+        }
     }
 }
 
@@ -94,12 +91,12 @@ pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
         let error = anyhow::anyhow!("wide is not supported for events; use {FORMATS}");
         return Err(Failure::from(error));
     }
-    let scope = args.pods();
+    let selection = args.selection();
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
     match pods_host::go_to_pods(purpose, None)? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
-        Place::Here(paths) if args.watch => watch(&paths, &scope, &args),
-        Place::Here(paths) => show(&PodRecords::new(paths), &scope, &args),
+        Place::Here(paths) if args.watch => watch(&paths, &selection, &args),
+        Place::Here(paths) => show(&paths, &selection, &args),
     }
 }
 
@@ -117,24 +114,15 @@ pub(super) fn age(event: &EventRecord, now: Timestamp) -> String {
     }
 }
 
-/// An event and its Pod.
-#[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    namespace: String,
-    pod: String,
-    uid: String,
-    event: EventRecord,
-}
-
-fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
+fn show(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let mut failed = false;
-    let events = read(records, scope, args, &mut |error| {
+    let events = selection.read(paths, &mut |error| {
         complain(&error);
         failed = true;
     })?;
     let mut columns = Columns::default();
     if events.is_empty() && args.output.is_none() {
-        match &scope.namespace {
+        match &selection.namespace {
             Some(namespace) => say!("No events found in {namespace} namespace."),
             None => say!("No events found."),
         }
@@ -142,45 +130,6 @@ fn show(records: &PodRecords, scope: &Scope, args: &EventsArgs) -> Result<ExitCo
         emit(&text(&events, args, &mut columns, !args.no_headers, Timestamp::now())?)?;
     }
     Ok(ExitCode::from(u8::from(failed)))
-}
-
-/// The events of all selected Pods, oldest first.
-fn read(
-    records: &PodRecords,
-    scope: &Scope,
-    args: &EventsArgs,
-    complain: &mut dyn FnMut(anyhow::Error),
-) -> anyhow::Result<Vec<Seen>> {
-    if args.is_without_events() {
-        return Ok(Vec::new());
-    }
-    let (found, damaged) = records.list_all()?;
-    damaged.into_iter().for_each(|error| complain(error.into()));
-    let mut seen = Vec::new();
-    for record in found.into_iter().filter(|record| is_in_scope(record, scope)) {
-        match of_pod(records, &record, args) {
-            Ok(events) => seen.extend(events),
-            Err(error) => complain(error),
-        }
-    }
-    seen.sort_by_key(|seen| seen.event.last_seen);
-    Ok(seen)
-}
-
-fn of_pod(records: &PodRecords, record: &PodRecord, args: &EventsArgs) -> anyhow::Result<Vec<Seen>> {
-    if args.is_without_events() {
-        return Ok(Vec::new());
-    }
-    let events = records.events(&record.uid)?.into_iter();
-    Ok(events
-        .filter(|event| args.types.is_empty() || args.types.contains(&event.warning))
-        .map(|event| Seen {
-            namespace: record.namespace.clone(),
-            pod: record.name.clone(),
-            uid: record.uid.clone(),
-            event,
-        })
-        .collect())
 }
 
 fn text(
@@ -207,11 +156,11 @@ fn text(
             age(&seen.event, now),
             kind(&seen.event).to_owned(),
             seen.event.reason.clone(),
-            format!("Pod/{}", seen.pod),
+            format!("{}/{}", seen.object.kind, seen.object.name),
             seen.event.message.trim().to_owned(),
         ];
         if args.scope.all_namespaces {
-            row.insert(0, seen.namespace.clone());
+            row.insert(0, seen.namespace().to_owned());
         }
         rows.push(row);
     }
@@ -221,95 +170,90 @@ fn text(
 /// The event as a Kubernetes API object.
 fn object(seen: &Seen) -> Event {
     let event = &seen.event;
+    let InvolvedObject {
+        kind: of_kind,
+        namespace,
+        name,
+        uid,
+    } = seen.object.clone();
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{}.{:x}", seen.pod, event.first_seen.as_nanosecond())),
-            namespace: Some(seen.namespace.clone()),
+            name: Some(format!("{name}.{:x}", event.first_seen.as_nanosecond())),
+            namespace: Some(seen.namespace().to_owned()),
             creation_timestamp: Some(Time(event.first_seen)),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
             api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(seen.namespace.clone()),
-            name: Some(seen.pod.clone()),
-            uid: Some(seen.uid.clone()),
+            kind: Some(of_kind),
+            namespace,
+            name: Some(name),
+            uid: Some(uid),
             field_path: event.field_path.clone(),
             resource_version: None,
         },
         reason: Some(event.reason.clone()),
         message: Some(event.message.clone()),
         source: Some(EventSource {
-            component: Some(COMPONENT.to_owned()),
+            component: Some(seen.component.clone()),
             host: None,
         }),
         first_timestamp: Some(Time(event.first_seen)),
         last_timestamp: Some(Time(event.last_seen)),
         count: Some(i32::try_from(event.count).unwrap_or(i32::MAX)),
         type_: Some(kind(event).to_owned()),
-        reporting_component: Some(COMPONENT.to_owned()),
+        reporting_component: Some(seen.component.clone()),
         ..Event::default()
     }
 }
 
 /// Shows the events so far, then new and repeated ones until the output is closed.
-fn watch(paths: &Paths, scope: &Scope, args: &EventsArgs) -> Result<ExitCode, Failure> {
+fn watch(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<ExitCode, Failure> {
     let mut changes = Changes::of(paths)?;
+    let of_objects = ObjectEventChanges::of(paths)?;
     let records = PodRecords::new(paths.clone());
-    let mut known = BTreeMap::new();
+    let mut shown = Shown::default();
     let mut columns = Columns::default();
     let mut header = !args.no_headers;
-    let mut events = read(&records, scope, args, &mut |error| complain(&error))?;
+    let mut events = selection.read(paths, &mut |error| complain(&error))?;
     loop {
-        let new = not_shown_yet(&mut known, events);
+        let new = shown.new_among(events);
         if !new.is_empty() {
             emit(&text(&new, args, &mut columns, header, Timestamp::now())?)?;
             header = false;
         }
-        events = match changes.wait(None, &[])? {
+        events = match changes.wait(None, &[of_objects.descriptor()])? {
             Changed::Pods(uids) => {
                 let mut changed = Vec::new();
                 for uid in uids {
                     match records.visible(&uid) {
-                        Ok(Some(record)) if is_in_scope(&record, scope) => match of_pod(&records, &record, args) {
+                        Ok(Some(record)) => match selection.of_pod(&records, &record) {
                             Ok(events) => changed.extend(events),
                             Err(error) => complain(&error),
                         },
-                        Ok(Some(_)) => {}
-                        Ok(None) => {
-                            known.remove(&uid);
-                        }
+                        Ok(None) => shown.forget(&uid),
                         Err(error) => complain(&error.into()),
                     }
                 }
                 changed.sort_by_key(|seen| seen.event.last_seen);
                 changed
             }
-            _ => read(&records, scope, args, &mut |error| complain(&error))?,
+            Changed::Other => {
+                of_objects.take()?;
+                let mut changed = selection.of_objects(paths, &mut |error| complain(&error));
+                changed.sort_by_key(|seen| seen.event.last_seen);
+                changed
+            }
+            Changed::Everything | Changed::Nothing => selection.read(paths, &mut |error| complain(&error))?,
         };
     }
-}
-
-/// The counts of the events shown so far, by Pod.
-type Known = BTreeMap<String, BTreeMap<(String, String, Option<String>), u32>>;
-
-/// The events that have not been shown with their current count.
-fn not_shown_yet(known: &mut Known, events: Vec<Seen>) -> Vec<Seen> {
-    let is_new = |seen: &Seen| {
-        let event = &seen.event;
-        let key = (event.reason.clone(), event.message.clone(), event.field_path.clone());
-        let before = known.entry(seen.uid.clone()).or_default().insert(key, event.count);
-        before != Some(event.count)
-    };
-    let mut is_new = is_new;
-    events.into_iter().filter(|seen| is_new(seen)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::pods::test_pods::{CREATED, TestPods};
     use super::*;
-    use crate::state::EventLog;
+    use crate::state::{EventLog, ObjectEventLog, Occurrence};
 
     fn args(words: &[&str]) -> EventsArgs {
         #[derive(Debug, clap::Parser)]
@@ -343,8 +287,10 @@ mod tests {
 
     fn table(pods: &TestPods, words: &[&str]) -> String {
         let args = args(words);
-        let scope = args.pods();
-        let events = read(&pods.records, &scope, &args, &mut |error| panic!("{error}")).unwrap();
+        let events = args
+            .selection()
+            .read(&pods.paths, &mut |error| panic!("{error}"))
+            .unwrap();
         text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)).unwrap()
     }
 
@@ -379,13 +325,63 @@ data      55s   Normal   Started   Pod/db    Container started
     }
 
     #[test]
+    fn events_of_claims_and_volumes_are_listed_as_those_of_pods() {
+        let (pods, _) = logged();
+        let mut log = ObjectEventLog::open(&pods.paths).unwrap();
+        for (kind, namespace, reason) in [
+            ("PersistentVolumeClaim", Some("default"), "WaitForFirstConsumer"),
+            ("PersistentVolumeClaim", Some("data"), "ProvisioningSucceeded"),
+            ("PersistentVolume", None, "VolumeFailedDelete"),
+        ] {
+            let object = InvolvedObject {
+                kind: kind.to_owned(),
+                namespace: namespace.map(str::to_owned),
+                name: "disk".to_owned(),
+                uid: format!("{kind}-{namespace:?}"),
+            };
+            let occurrence = Occurrence {
+                warning: namespace.is_none(),
+                reason,
+                message: "why",
+                component: "persistentvolume-controller",
+                lasts: false,
+            };
+            log.add(&object, occurrence, std::time::SystemTime::now());
+        }
+        log.save().unwrap();
+        let reasons = |words: &[&str]| {
+            let format = ["-o", "jsonpath={.items[*].reason}"];
+            table(&pods, &[words, &format].concat())
+        };
+        assert_eq!(reasons(&["--for", "pvc/disk"]), "WaitForFirstConsumer");
+        assert_eq!(reasons(&["--for", "pvc/disk", "-n", "data"]), "ProvisioningSucceeded");
+        // Events about objects without a namespace are in this one.
+        assert_eq!(reasons(&["--for", "pv/disk"]), "VolumeFailedDelete");
+        assert_eq!(reasons(&["--for", "pv/disk", "-n", "data"]), "");
+        assert_eq!(reasons(&["--for", "pv/other"]), "");
+        let warnings = reasons(&["--types", "warning"]);
+        let mut warnings: Vec<&str> = warnings.split(' ').collect();
+        warnings.sort_unstable();
+        assert_eq!(warnings, ["BackOff", "VolumeFailedDelete"], "with those of Pods");
+        assert_eq!(
+            table(
+                &pods,
+                &["--for", "pv/disk", "-o", "jsonpath={.items[0].source.component}"]
+            ),
+            "persistentvolume-controller"
+        );
+        let rows = table(&pods, &["--for", "pvc/disk", "--no-headers"]);
+        assert!(rows.contains("PersistentVolumeClaim/disk   why"), "{rows}");
+    }
+
+    #[test]
     fn a_watch_shows_only_new_events_and_new_counts() {
         let (pods, mut log) = logged();
-        let args = args(&[]);
-        let mut known = Known::default();
+        let selection = args(&["-A"]).selection();
+        let mut shown = Shown::default();
         let mut next = || {
-            let events = read(&pods.records, &Scope::default(), &args, &mut |error| panic!("{error}")).unwrap();
-            let new = not_shown_yet(&mut known, events);
+            let events = selection.read(&pods.paths, &mut |error| panic!("{error}")).unwrap();
+            let new = shown.new_among(events);
             new.into_iter().map(|seen| seen.event.reason).collect::<Vec<_>>()
         };
         assert_eq!(next(), ["Pulled", "Started", "BackOff"]);

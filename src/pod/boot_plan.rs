@@ -73,6 +73,7 @@ pub fn plan(
         layers: layer_files,
         net: Some((net.tap, net.mac)),
         shares,
+        maps_users: resolved.has_user_namespace(),
         debug,
         outlives_supervisor: record.detached,
     };

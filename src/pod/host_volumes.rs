@@ -24,20 +24,21 @@ fn host_paths(pod: &Pod) -> impl Iterator<Item = (&str, &HostPathVolumeSource)> 
 /// Opens the Pod's volumes of the host, and those of its claims. Returns the shares, and the volumes that failed.
 pub async fn open(privileges: &PodPrivileges, pod: &Pod, bound: &[BoundVolume]) -> (Vec<Share>, Vec<FailedVolume>) {
     let group = group(pod);
-    let host_paths = host_paths(pod).map(|(volume, source)| (volume, host_path(source), false));
+    let host_paths = host_paths(pod).map(|(volume, source)| (volume, None, host_path(source), false));
     let claims = bound.iter().map(|bound| {
         let source = source(&bound.volume, group);
-        (bound.name.as_str(), source, bound.read_only)
+        let persistent_volume = bound.volume.metadata.name.as_deref();
+        (bound.name.as_str(), persistent_volume, source, bound.read_only)
     });
     let (mut shares, mut failed) = (Vec::new(), Vec::new());
-    for (volume, source, read_only) in host_paths.chain(claims) {
+    for (volume, persistent_volume, source, read_only) in host_paths.chain(claims) {
         let opened = match source {
             Ok(source) => open_one(privileges, volume, source, read_only).await,
             Err(why) => Err(why),
         };
         match opened {
             Ok(share) => shares.push(share),
-            Err(why) => failed.push(FailedVolume::not_set_up(volume, why)),
+            Err(why) => failed.push(FailedVolume::not_set_up(volume, persistent_volume, why)),
         }
     }
     (shares, failed)

@@ -37,6 +37,7 @@ mod log_place;
 pub mod logs;
 mod machine_plan;
 mod node_objects;
+pub mod object_event_changes;
 mod object_watch;
 pub mod operations;
 mod patience;

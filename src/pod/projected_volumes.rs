@@ -28,6 +28,8 @@ pub struct VolumeFiles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedVolume {
     pub volume: String,
+    /// The PersistentVolume behind it.
+    persistent_volume: Option<String>,
     why: Why,
 }
 
@@ -48,23 +50,25 @@ impl FailedVolume {
     pub fn not_computed(volume: &str) -> Self {
         Self {
             volume: volume.to_owned(),
+            persistent_volume: None,
             why: Why::Internal,
         }
     }
 
-    /// Of a volume of the host.
+    /// Of a volume of the host, which may be a PersistentVolume.
     #[must_use]
-    pub fn not_set_up(volume: &str, why: String) -> Self {
+    pub fn not_set_up(volume: &str, persistent_volume: Option<&str>, why: String) -> Self {
         Self {
             volume: volume.to_owned(),
+            persistent_volume: persistent_volume.map(str::to_owned),
             why: Why::Host(why),
         }
     }
 
-    /// The message of the kubelet's event `FailedMount`.
+    /// The message of the kubelet's event `FailedMount`. It names the PersistentVolume of a claim (`volume.Spec.Name`).
     #[must_use]
     pub fn message(&self) -> String {
-        failed_mount_message(&self.volume, &self.why)
+        failed_mount_message(self.persistent_volume.as_ref().unwrap_or(&self.volume), &self.why)
     }
 }
 
@@ -82,6 +86,7 @@ pub fn compute(pod: &BoundPod<'_>, objects: &dyn Objects) -> Vec<Result<VolumeFi
             Ok(files) => Ok(VolumeFiles { volume: name, files }),
             Err(error) => Err(FailedVolume {
                 volume: name,
+                persistent_volume: None,
                 why: Why::Projection(error),
             }),
         }
@@ -202,6 +207,19 @@ mod tests {
         let record = record(&json!({}), volumes);
         let on_node = PodOnNode::new("u-1", &record.pod, None, None);
         compute(&on_node.bound(), objects)
+    }
+
+    #[test]
+    fn the_volume_of_a_claim_has_the_name_of_its_persistent_volume() {
+        let why = || "hostPath type check failed: /x is not a directory".to_owned();
+        for (persistent_volume, expected) in [(None, "data"), (Some("pvc-1"), "pvc-1")] {
+            let failed = FailedVolume::not_set_up("data", persistent_volume, why());
+            assert_eq!(failed.volume, "data");
+            assert_eq!(
+                failed.message(),
+                format!("MountVolume.SetUp failed for volume \"{expected}\" : {}", why())
+            );
+        }
     }
 
     #[test]

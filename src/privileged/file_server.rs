@@ -83,12 +83,12 @@ pub fn ended(error: tokio::task::JoinError) -> FileServerError {
     system("start the Pod's file server")(error)
 }
 
-/// Starts the file server of a VM with this memory, with these shares. Returns the socket for the VMM. Blocks until the
-/// server has confined itself and accepted the shares.
+/// Starts the file server of a VM with this memory, with these shares. With `maps_users`, the guest can mount them for a
+/// user namespace. Returns the socket for the VMM. Blocks until the server has confined itself and accepted the shares.
 ///
 /// # Errors
 /// See [`FileServerError`]. The server ends.
-pub fn start(shares: Vec<Share>, mem_size_mib: u32) -> Result<OwnedFd, FileServerError> {
+pub fn start(shares: Vec<Share>, maps_users: bool, mem_size_mib: u32) -> Result<OwnedFd, FileServerError> {
     let program = artifacts::file_server_binary()?;
     let sockets =
         |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(system("create a socket"));
@@ -105,6 +105,9 @@ pub fn start(shares: Vec<Share>, mem_size_mib: u32) -> Result<OwnedFd, FileServe
         .stdout(Stdio::null())
         // The log of the supervisor.
         .stderr(Stdio::inherit());
+    if maps_users {
+        command.arg("--map-users");
+    }
     let places = [(safe(&server)?, VMM_SOCKET), (safe(&server_control)?, CONTROL_SOCKET)];
     let numbers = places.each_ref().map(|(from, to)| (from.as_raw_fd(), *to));
     let descriptors = descriptor_limit(mem_size_mib);

@@ -285,8 +285,9 @@ impl PodPrivileges {
         let file_server = match shares.is_empty() {
             true => None,
             false => {
-                let mem_size_mib = request.mem_size_mib;
-                let started = tokio::task::spawn_blocking(move || file_server::start(shares, mem_size_mib)).await;
+                let (maps_users, mem_size_mib) = (request.maps_users, request.mem_size_mib);
+                let start = move || file_server::start(shares, maps_users, mem_size_mib);
+                let started = tokio::task::spawn_blocking(start).await;
                 Some(started.unwrap_or_else(|error| Err(file_server::ended(error)))?)
             }
         };

@@ -56,6 +56,8 @@ pub struct VmmRequest {
     pub net: Option<(OwnedFd, [u8; 6])>,
     /// Files of the host; a file server starts if there are any.
     pub shares: Vec<Share>,
+    /// Whether the Pod has its own user namespace, so the guest shows the shares' files as those of other users.
+    pub maps_users: bool,
     /// Whether the kernel writes its whole log to the console.
     pub debug: bool,
     /// Whether the VM keeps running when its supervisor dies, for the next one to take over.

@@ -133,7 +133,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<EventRecord>, RecordError> {
 }
 
 /// Cuts a message that is too long.
-fn bounded(message: &str) -> &str {
+pub(super) fn bounded(message: &str) -> &str {
     let mut end = message.len().min(MAX_MESSAGE_BYTES);
     while !message.is_char_boundary(end) {
         end -= 1;

@@ -4,6 +4,7 @@
 
 mod event_log;
 mod format_version;
+mod object_events;
 mod paths;
 mod pod_owner;
 mod pod_record;
@@ -14,6 +15,7 @@ mod status_record;
 
 pub use event_log::{EventLog, EventRecord, MAX_EVENTS, MAX_MESSAGE_BYTES};
 pub use format_version::{POD_RECORDS_VERSION, RecordFormat, encode as encode_record};
+pub use object_events::{InvolvedObject, ObjectEvent, ObjectEventLog, Occurrence, object_events};
 pub use paths::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Paths, PathsError};
 pub use pod_record::{PodRecord, PullSecretRecord};
 pub use pod_records::{PodRecords, RecordsError};

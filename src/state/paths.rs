@@ -115,6 +115,12 @@ impl Paths {
         self.state_dir.join("service-account.key")
     }
 
+    /// The events about objects other than Pods.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.state_dir.join("events")
+    }
+
     /// Contains one directory per Pod, named by its UID, with its records and disks.
     #[must_use]
     pub fn pods(&self) -> PathBuf {
@@ -188,6 +194,7 @@ mod tests {
             paths.scratch_templates(),
             paths.volumes(),
             paths.logs(),
+            paths.events(),
             paths.objects(),
             paths.objects_run(),
             paths.pods(),

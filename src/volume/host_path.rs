@@ -157,7 +157,7 @@ impl Root {
 }
 
 /// A detached clone of the mount below an opened path, in which device files and set-user-ID bits do nothing. The clone has
-/// all mounts below the path.
+/// all mounts below the path, but not those that follow.
 ///
 /// # Errors
 /// [`HostPathError::Io`], for example without `CAP_SYS_ADMIN`.

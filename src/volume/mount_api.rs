@@ -81,7 +81,8 @@ pub fn clone_mount(of: impl AsFd) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_open_tree, of.as_fd().as_raw_fd(), c"".as_ptr(), flags) })
 }
 
-/// Makes set-user-ID bits and device files do nothing in a mount and those below it, and refuses writes if `read_only`.
+/// Makes set-user-ID bits and device files do nothing in a mount and those below it, and refuses writes if `read_only`. The
+/// mounts become private: otherwise the host could not unmount what is in use through them.
 pub fn restrict(mount: impl AsFd, read_only: bool) -> io::Result<()> {
     /// `struct mount_attr`, linux/mount.h.
     #[repr(C)]
@@ -94,6 +95,7 @@ pub fn restrict(mount: impl AsFd, read_only: bool) -> io::Result<()> {
     }
     let attr = MountAttr {
         attr_set: NOSUID | NODEV | if read_only { RDONLY } else { 0 },
+        propagation: libc::MS_PRIVATE,
         ..Default::default()
     };
     // SAFETY: attr is a structure of the size that is passed, and the path is an empty C string.

@@ -204,7 +204,13 @@ fn an_exclusive_claim_has_one_pod_at_a_time() {
             .succeed(["events", "--for", "pod/second-owner"])
             .contains("ReadWriteOncePod access mode")
     });
-    assert_eq!(second.get()["status"]["phase"], "Pending");
+    let status = second.get()["status"].clone();
+    assert_eq!(status["phase"], "Pending");
+    assert_eq!(
+        status["conditions"][0]["message"],
+        "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode. \
+         preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
     first.delete();
     second.wait_phase("Succeeded");
 }
@@ -219,8 +225,51 @@ fn a_pod_waits_for_its_claim() {
             .succeed(["events", "--for", "pod/early"])
             .contains("persistentvolumeclaim \"late\" not found")
     });
+    wait_until("it is not scheduled", || {
+        let status = pod.get()["status"].clone();
+        let condition = &status["conditions"][0];
+        (&condition["type"], &condition["status"], &condition["reason"])
+            == (&json!("PodScheduled"), &json!("False"), &json!("Unschedulable"))
+            && status["containerStatuses"].is_null()
+            && status["startTime"].is_null()
+    });
+    let reasons = || host().succeed(["events", "--for", "pod/early", "-o", "jsonpath={.items[*].reason}"]);
+    assert_eq!(reasons(), "FailedScheduling");
     apply(&manifest("late", "ReadWriteOnce", "64Mi", &json!({})));
     pod.wait_phase("Succeeded");
+    assert!(reasons().split(' ').any(|reason| reason == "Scheduled"));
+}
+
+#[test]
+fn events_say_what_becomes_of_a_claim() {
+    let _alone = alone();
+    let claim = Claim::new("told", "ReadWriteOnce", "64Mi");
+    let events = |format: &str| {
+        let format = format!("jsonpath={format}");
+        host().succeed(["events", "--for", "pvc/told", "-o", &format])
+    };
+    assert_eq!(events("{.items[*].reason}"), "WaitForFirstConsumer");
+    let described = host().succeed(["describe", "pvc", "told"]);
+    assert!(
+        described.contains("persistentvolume-controller  waiting for first consumer to be created before binding"),
+        "{described}"
+    );
+    run(claim.pod("consumer", "true"));
+    assert!(
+        events("{.items[*].reason}")
+            .split(' ')
+            .any(|reason| reason == "ProvisioningSucceeded")
+    );
+    assert_eq!(
+        events("{.items[0].involvedObject.uid}"),
+        field("pvc", "told", ".metadata.uid")
+    );
+    drop(claim);
+    // They outlive their object, but do not count as those of another one.
+    let _claim = Claim::new("told", "ReadWriteOnce", "64Mi");
+    let described = host().succeed(["describe", "pvc", "told"]);
+    assert!(!described.contains("ProvisioningSucceeded"), "{described}");
+    assert!(events("{.items[*].reason}").contains("ProvisioningSucceeded"));
 }
 
 #[test]

@@ -1,5 +1,9 @@
 //! Pods with their own user namespace (`hostUsers: false`), and `procMount: Unmasked`, which Kubernetes allows only there.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
 use microkube_tests::manifest::{Container, Pod};
 use serde_json::{Value, json};
 
@@ -149,6 +153,85 @@ fn containers_have_users_of_their_own_and_no_rights_over_the_virtual_machine() {
         );
     let output = host().run(pod).success();
     cases.assert_output(&output);
+}
+
+#[test]
+fn files_of_the_host_and_of_claims_belong_to_the_users_of_the_namespace() {
+    let _alone = alone();
+    let shared = tempfile::tempdir().unwrap();
+    let path = |name: &str| shared.path().join(name);
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(path("from-host"), "of the host\n").unwrap();
+    chown(path("from-host"), Some(1234), Some(5678)).unwrap();
+    fs::create_dir(path("second")).unwrap();
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "mapped-users" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "64Mi" } } },
+    });
+    let _objects = Stored::apply("user-namespace-claim.yaml", &[claim]);
+    let root = container(
+        "root",
+        "stat -c %u:%g /host/from-host; cat /host/from-host; echo written > /host/by-root; echo moved > /host/by-7; chown 7:8 /host/by-7; \
+         mkdir /host/directory; ln -s x /host/link; mv /host/by-root /host/renamed; stat -c %u:%g /host/renamed /host/by-7 /host/directory; \
+         echo kept > /claim/file; stat -c %u:%g /claim/file; cat /host/renamed; \
+         chown 5:65536 /host/renamed 2> /dev/null || echo unmapped; [ /host/second -ef /second ] || echo apart; echo x > /second/x; sync",
+    )
+    .mount("host", "/host")
+    .mount("second", "/second")
+    .mount("claim", "/claim");
+    let user = with_context(
+        "user",
+        "echo mine > /host/by-1000; stat -c %u:%g /host/by-1000; (echo x > /host/from-host) 2> /dev/null || echo refused; \
+         cat /part/from-host; touch /part/new 2> /dev/null || echo read-only",
+        json!({ "runAsUser": 1000, "runAsGroup": 3000 }),
+    )
+    .set(
+        "volumeMounts",
+        json!([
+            { "name": "host", "mountPath": "/host" },
+            { "name": "host", "mountPath": "/part", "readOnly": true },
+        ]),
+    );
+    let cases = Cases::default()
+        .expect(
+            root,
+            &[
+                "1234:5678",
+                "of the host",
+                "0:0",
+                "7:8",
+                "0:0",
+                "0:0",
+                "written",
+                "unmapped",
+                "apart",
+            ],
+        )
+        .expect(user, &["1000:3000", "refused", "of the host", "read-only"]);
+    let host_path = |path: &Path| json!({ "path": path, "type": "Directory" });
+    let pod = cases
+        .add_to(Pod::named("mapped-shares"))
+        .volume(json!({ "name": "host", "hostPath": host_path(shared.path()) }))
+        .volume(json!({ "name": "second", "hostPath": host_path(&path("second")) }))
+        .volume(json!({ "name": "claim", "persistentVolumeClaim": { "claimName": "mapped-users" } }))
+        .set("spec.hostUsers", false);
+    let output = host().run(pod).success();
+    cases.assert_output(&output);
+    let owner = |name: &str| {
+        let metadata = fs::symlink_metadata(path(name)).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    for (name, expected) in [
+        ("renamed", (0, 0)),
+        ("directory", (0, 0)),
+        ("link", (0, 0)),
+        ("by-7", (7, 8)),
+        ("by-1000", (1000, 3000)),
+        ("from-host", (1234, 5678)),
+        ("second/x", (0, 0)),
+    ] {
+        assert_eq!(owner(name), expected, "{name}");
+    }
 }
 
 #[test]

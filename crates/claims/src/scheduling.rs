@@ -79,6 +79,13 @@ impl Unschedulable {
         &self.reason
     }
 
+    /// Whether the attempt to place the Pod failed itself. The condition `PodScheduled` then has the reason
+    /// `SchedulerError` instead of `Unschedulable` (`handleSchedulingFailure` in `pkg/scheduler/schedule_one.go`).
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.stage == Stage::PreBind
+    }
+
     /// The scheduler's event about the Pod.
     #[must_use]
     pub fn event(&self, pod: &Pod) -> Event {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::descriptor_paths::DescriptorPaths;
+use crate::file_status;
 use crate::handles::Handles;
-use crate::inode::Inode;
+use crate::inode::{FileKey, Inode};
 use crate::inodes::{Inodes, ROOT};
 use crate::locks::Locks;
+use crate::protocol::attributes::Attributes;
 use crate::share::Shares;
 
 /// Descriptors beyond those of inodes, handles and locks: sockets, standard streams, shares, and those that requests in
@@ -50,6 +53,7 @@ pub struct FileSystem {
     pub locks: Locks,
     /// Whether guest and server have agreed on the protocol.
     is_initialized: AtomicBool,
+    maps_users: bool,
 }
 
 /// What the number of an inode refers to.
@@ -69,7 +73,32 @@ impl FileSystem {
             handles: Handles::new(limits.handles),
             locks: Locks::new(limits.lock_owners),
             is_initialized: AtomicBool::new(false),
+            maps_users: false,
         }
+    }
+
+    /// Lets the guest map the users of its mounts, for a Pod with its own user namespace. All shares are then one file
+    /// system in the guest: Linux 6.12 maps no users of submounts.
+    #[must_use]
+    pub fn with_mapped_users(self) -> Self {
+        Self {
+            maps_users: true,
+            ..self
+        }
+    }
+
+    /// See [`Self::with_mapped_users`].
+    pub fn maps_users(&self) -> bool {
+        self.maps_users
+    }
+
+    /// The attributes that the guest is told.
+    pub fn attributes(&self, status: &Statx) -> Attributes {
+        let mut attributes = file_status::attributes(status);
+        if self.maps_users {
+            attributes.inode = FileKey::of(status).number_among_mounts();
+        }
+        attributes
     }
 
     pub fn is_initialized(&self) -> bool {

@@ -15,14 +15,14 @@ use microkube_file_server::share::Shares;
 const VIRTUAL_MACHINE: RawFd = 3;
 const SUPERVISOR: RawFd = 4;
 
-const USAGE: &str =
-    "usage: microkube-file-server [--version]; microkube starts it with its sockets as descriptors 3 and 4";
+const USAGE: &str = "usage: microkube-file-server [--map-users | --version]; microkube starts it with its sockets as descriptors 3 and 4";
 
 fn main() -> ExitCode {
     end_process_on_panic();
     let mut arguments = std::env::args_os().skip(1);
-    match (arguments.next(), arguments.next()) {
-        (None, _) => {}
+    let maps_users = match (arguments.next(), arguments.next()) {
+        (None, _) => false,
+        (Some(argument), None) if argument == "--map-users" => true,
         (Some(argument), None) if argument == "--version" => {
             let version = concat!("microkube-file-server ", env!("CARGO_PKG_VERSION"), "\n");
             return match std::io::stdout().write_all(version.as_bytes()) {
@@ -34,8 +34,8 @@ fn main() -> ExitCode {
             report(USAGE);
             return ExitCode::from(2);
         }
-    }
-    match run() {
+    };
+    match run(maps_users) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&with_causes(&*error));
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Box<dyn Error>> {
+fn run(maps_users: bool) -> Result<(), Box<dyn Error>> {
     // One heap for all threads: they allocate little, and every additional heap costs memory. SAFETY: called before
     // there is another thread.
     #[cfg(target_env = "gnu")]
@@ -57,7 +57,11 @@ fn run() -> Result<(), Box<dyn Error>> {
         unsafe { (OwnedFd::from_raw_fd(VIRTUAL_MACHINE), OwnedFd::from_raw_fd(SUPERVISOR)) };
     let confined = confinement::enter(SUPERVISOR)?;
     let limits = Limits::of_descriptors(confined.descriptors);
-    let file_system = Arc::new(FileSystem::new(confined.paths, Shares::new(true), limits));
+    let mut file_system = FileSystem::new(confined.paths, Shares::new(true), limits);
+    if maps_users {
+        file_system = file_system.with_mapped_users();
+    }
+    let file_system = Arc::new(file_system);
     let (ended, end) = std::io::pipe()?;
     let server = Server::start(file_system.clone(), virtual_machine, end)?;
     control::serve(&file_system.shares, supervisor, &ended)?;

@@ -1,6 +1,7 @@
 //! `microkube describe`: an object on one page, in the layout of `kubectl describe`; this file has the page of a Pod.
 
 mod container;
+mod event_list;
 mod metadata;
 mod object;
 mod page;
@@ -24,13 +25,14 @@ use super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::since;
-use crate::state::{EventRecord, PodRecords};
+use crate::state::{EventRecord, PodRecords, object_events};
 use crate::stderr::say;
+use event_list::Listed;
 use metadata::{annotations, labels};
 use object::Surroundings;
 use page::Page;
 
-/// Show details of Pods and other objects, including the events of Pods
+/// Show details of Pods and other objects, including the events of Pods, volume claims and volumes
 ///
 /// If no object has the given name, shows all objects of the type whose names start with it. For Secrets, shows only
 /// the sizes of the values.
@@ -134,7 +136,14 @@ fn describe(
 ) -> anyhow::Result<String> {
     if kind.kind != "Pod" {
         let surroundings = Surroundings::read(reader, kind, object)?;
-        return Ok(object::page(kind, object, &surroundings, show_events, now, zone));
+        let mut events = None;
+        if show_events {
+            match object_events(reader.paths(), now.into()) {
+                Ok(found) => events = Some(found),
+                Err(error) => complain(&error.into()),
+            }
+        }
+        return Ok(object::page(kind, object, &surroundings, events.as_deref(), now, zone));
     }
     let pod = Pod::deserialize(object)?;
     let mut events = None;
@@ -179,7 +188,8 @@ fn page(pod: &Pod, events: Option<&[EventRecord]>, now: Timestamp, zone: &TimeZo
     }
     tail(&mut page, pod, spec, status);
     if let Some(events) = events {
-        list_events(&mut page, events, now);
+        let from = super::events::COMPONENT;
+        event_list::list(&mut page, events.iter().map(|event| Listed { from, event }), now);
     }
     page.finish()
 }
@@ -290,31 +300,6 @@ fn toleration(toleration: &Toleration) -> String {
         line += &format!(" for {seconds}s");
     }
     line
-}
-
-fn list_events(page: &mut Page, events: &[EventRecord], now: Timestamp) {
-    if events.is_empty() {
-        page.field(0, "Events", "<none>");
-        return;
-    }
-    let mut events: Vec<&EventRecord> = events.iter().collect();
-    events.sort_by_key(|event| event.last_seen);
-    page.section();
-    page.title(0, "Events");
-    page.cells(1, &["Type", "Reason", "Age", "From", "Message"]);
-    page.cells(1, &["----", "------", "----", "----", "-------"]);
-    for event in events {
-        page.cells(
-            1,
-            &[
-                super::events::kind(event),
-                &event.reason,
-                &super::events::age(event, now),
-                super::events::COMPONENT,
-                event.message.trim(),
-            ],
-        );
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use microkube_manifest::kinds::{self, Kind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -19,8 +19,10 @@ use super::super::objects::arguments::{Group, Requested};
 use super::super::objects::listing::Reader;
 use super::super::objects::volumes::{access_modes, class, is_default_class};
 use super::super::table::since;
+use super::event_list::{self, Listed};
 use super::metadata::{annotations, labels};
 use super::page::Page;
+use crate::state::ObjectEvent;
 
 const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 
@@ -65,12 +67,12 @@ impl Surroundings {
     }
 }
 
-/// The page of an object.
+/// The page of an object. `events` are those of all objects; without them, the page has no events.
 pub(super) fn page(
     kind: &Kind,
     object: &Value,
     surroundings: &Surroundings,
-    show_events: bool,
+    events: Option<&[ObjectEvent]>,
     now: Timestamp,
     zone: &TimeZone,
 ) -> String {
@@ -92,9 +94,17 @@ pub(super) fn page(
         "StorageClass" => storage_class(&mut page, &typed(object)),
         _ => head(&mut page, &object.get("metadata").map(typed).unwrap_or_default()),
     }
-    if has_events && show_events {
-        // Only Pods have events.
-        page.field(0, "Events", "<none>");
+    if let Some(events) = events.filter(|_| has_events) {
+        let uid = object
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let own = events.iter().filter(|kept| kept.object.uid == uid);
+        let own = own.map(|kept| Listed {
+            from: &kept.component,
+            event: &kept.event,
+        });
+        event_list::list(&mut page, own, now);
     }
     page.finish()
 }
@@ -314,14 +324,71 @@ fn persistent_volume_claim(
         page.field(1, "Kind", &source.kind);
         page.field(1, "Name", &source.name);
     }
-    let uses_it = |pod: &&Pod| {
+    page.list(0, "Used By", &users(metadata, &surroundings.pods));
+    let conditions = status.conditions.unwrap_or_default();
+    if conditions.is_empty() {
+        return;
+    }
+    page.title(0, "Conditions");
+    page.cells(
+        1,
+        &[
+            "Type",
+            "Status",
+            "LastProbeTime",
+            "LastTransitionTime",
+            "Reason",
+            "Message",
+        ],
+    );
+    page.cells(
+        1,
+        &[
+            "----",
+            "------",
+            "-----------------",
+            "------------------",
+            "------",
+            "-------",
+        ],
+    );
+    for condition in &conditions {
+        let probed = time_or_zero(page, condition.last_probe_time.as_ref());
+        let changed = time_or_zero(page, condition.last_transition_time.as_ref());
+        let (kind, status) = (condition.type_.as_str(), condition.status.as_str());
+        let cells = [kind, status, &probed, &changed, text(&condition.reason)];
+        let mut cells = cells.map(|cell| format!("{cell} ")).to_vec();
+        cells.push(text(&condition.message).to_owned());
+        page.cells(1, &cells.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// A time that kubectl shows although it is not set.
+fn time_or_zero(page: &Page, time: Option<&Time>) -> String {
+    match time {
+        Some(time) => page.shown_time(Some(time)),
+        None => "Mon, 01 Jan 0001 00:00:00 +0000".to_owned(),
+    }
+}
+
+/// The Pods that use a claim, and those that it was created for (`getPodsForPVC`).
+fn users(claim: &ObjectMeta, pods: &[Pod]) -> Vec<String> {
+    let names_it = |pod: &&Pod| {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-        claims.any(|used| used.claim_name == text(&metadata.name))
+        claims.any(|used| used.claim_name == text(&claim.name))
     };
-    let users = surroundings.pods.iter().filter(uses_it);
-    let users: Vec<String> = users.map(|pod| text(&pod.metadata.name).to_owned()).collect();
-    page.list(0, "Used By", &users);
+    let owns_it = |pod: &&Pod| {
+        let mut owners = claim.owner_references.iter().flatten();
+        owners.any(|owner| owner.kind == "Pod" && owner.uid == text(&pod.metadata.uid))
+    };
+    let mut users: Vec<&Pod> = pods.iter().filter(names_it).collect();
+    let owners = pods.iter().filter(owns_it).filter(|pod| !names_it(pod));
+    users.extend(owners);
+    users
+        .into_iter()
+        .map(|pod| text(&pod.metadata.name).to_owned())
+        .collect()
 }
 
 fn storage_class(page: &mut Page, storage_class: &StorageClass) {

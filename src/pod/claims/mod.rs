@@ -6,6 +6,7 @@
 //! get into a VM, do not belong here.
 
 mod error;
+mod events;
 mod names;
 mod node_state;
 mod settle;

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_base::causes::with_causes;
-use microkube_claims::{BoundVolume, Event, State, bound_volumes, reconcile};
+use microkube_claims::{BoundVolume, Event, State, Unschedulable, bound_volumes, reconcile};
 use microkube_store::Store;
 
 use super::error::{ClaimsError, ROUNDS};
+use super::events::record;
 use super::node_state::{NodeState, mark_of};
 use super::steps::Steps;
 use crate::objects;
@@ -21,8 +22,13 @@ use crate::state::{LockedFile, Paths, replace_file, try_lock_exclusive};
 pub enum PodClaims {
     /// All claims have volumes.
     Bound(Vec<BoundVolume>),
-    /// Why the Pod must wait.
-    Waiting(Vec<Event>),
+    /// The Pod must wait.
+    Waiting {
+        /// Why; `None` if the Pod is gone.
+        why: Option<Unschedulable>,
+        /// The events about it.
+        events: Vec<Event>,
+    },
 }
 
 /// Applies the rules to all claims and volumes. Blocks.
@@ -54,14 +60,20 @@ pub fn bind(paths: &Paths, uid: &str) -> Result<PodClaims, ClaimsError> {
     let is_own = |pod: &&Pod| pod.metadata.uid.as_deref() == Some(uid);
     let Some(pod) = state.pods.iter().find(is_own) else {
         // It is being deleted by force.
-        return Ok(PodClaims::Waiting(Vec::new()));
+        return Ok(PodClaims::Waiting {
+            why: None,
+            events: Vec::new(),
+        });
     };
     match bound_volumes(&state, pod) {
         Ok(bound) => {
             replace_file(&mark_of(paths, uid), b"")?;
             Ok(PodClaims::Bound(bound))
         }
-        Err(problem) => Ok(PodClaims::Waiting(about(events, pod, problem.event(pod)))),
+        Err(problem) => Ok(PodClaims::Waiting {
+            events: about(events, pod, problem.event(pod)),
+            why: Some(problem),
+        }),
     }
 }
 
@@ -92,13 +104,19 @@ fn apply(paths: &Paths, store: &Store) -> Result<Settled, ClaimsError> {
         let state = node.read(&failed_disks)?;
         let plan = reconcile(&state);
         if plan.changes.is_empty() {
+            record(paths, &events, &plan.waiting);
             events.extend(plan.waiting);
             return Ok(Settled { state, events });
         }
         let mut steps = Steps::new(&node, &mut failed_disks);
-        steps.carry_out(plan.changes)?;
+        let carried_out = steps.carry_out(plan.changes);
         events.extend(steps.into_events());
+        if let Err(error) = carried_out {
+            record(paths, &events, &[]);
+            return Err(error);
+        }
     }
+    record(paths, &events, &[]);
     Err(ClaimsError::Endless)
 }
 

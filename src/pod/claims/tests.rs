@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::settle::{PodClaims, bind, settle};
 use crate::objects::{self, Objects};
 use crate::pod::test_pods::{TestPods, manifest};
-use crate::state::lock_exclusive;
+use crate::state::{lock_exclusive, object_events};
 
 struct Node {
     pods: TestPods,
@@ -63,7 +63,7 @@ impl Node {
     fn bind(&self, uid: &str) -> Result<Vec<String>, Vec<String>> {
         match bind(&self.pods.paths, uid).unwrap() {
             PodClaims::Bound(bound) => Ok(bound.into_iter().map(|bound| bound.name).collect()),
-            PodClaims::Waiting(events) => Err(events.iter().map(|event| event.message.clone()).collect()),
+            PodClaims::Waiting { events, .. } => Err(events.iter().map(|event| event.message.clone()).collect()),
         }
     }
 
@@ -163,4 +163,39 @@ fn processes_apply_the_rules_one_after_the_other() {
     drop(lock);
     waiting.join().unwrap();
     assert_eq!(node.phase(kind("pvc"), "data"), "Bound");
+}
+
+#[test]
+fn events_about_claims_and_volumes_are_recorded() {
+    let node = Node::new();
+    node.create(
+        kind("pvc"),
+        &json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": "lonely", "namespace": "default" },
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } },
+            },
+        }),
+    );
+    node.settle();
+    node.settle();
+    let events = object_events(&node.pods.paths, std::time::SystemTime::now()).unwrap();
+    let [waiting] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        (waiting.object.kind.as_str(), waiting.object.name.as_str()),
+        ("PersistentVolumeClaim", "lonely")
+    );
+    let claim = node.find(kind("pvc"), "lonely").unwrap();
+    assert_eq!(claim.value()["metadata"]["uid"], waiting.object.uid.as_str());
+    assert_eq!(
+        (waiting.event.reason.as_str(), waiting.event.count),
+        ("FailedBinding", 1)
+    );
+    assert_eq!(
+        waiting.event.message,
+        "no persistent volumes available for this claim and no storage class is set"
+    );
 }

@@ -29,6 +29,9 @@ impl Lifecycle {
             let message = "Scheduling is blocked due to non-empty scheduling gates".to_owned();
             return vec![ConditionState::of("PodScheduled", false).because("SchedulingGated", Some(message))];
         }
+        if self.is_unplaced {
+            return self.not_scheduled().into_iter().collect();
+        }
         if self.is_invalid {
             // The scheduler's condition. The kubelet ignores the Pod, and sets none.
             return vec![ConditionState::of("PodScheduled", true)];
@@ -46,6 +49,17 @@ impl Lifecycle {
             states.push(self.all_containers_restarting());
         }
         states
+    }
+
+    /// The scheduler's condition, once it has tried to place the Pod (`handleSchedulingFailure`).
+    fn not_scheduled(&self) -> Option<ConditionState> {
+        let why = self.not_placed.as_ref()?;
+        let reason = if why.is_error {
+            "SchedulerError"
+        } else {
+            "Unschedulable"
+        };
+        Some(ConditionState::of("PodScheduled", false).because(reason, Some(why.message.clone())))
     }
 
     fn all_containers_restarting(&self) -> ConditionState {

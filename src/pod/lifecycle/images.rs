@@ -27,6 +27,7 @@ impl Lifecycle {
     pub(super) fn begin(&mut self, now: Time) {
         self.is_invalid = false;
         if !self.is_gated() {
+            self.forget_placement();
             self.began_at.get_or_insert(now);
         }
     }

@@ -217,6 +217,14 @@ pub struct PodChange {
     pub(super) images: Vec<String>,
 }
 
+/// Why the scheduler has not placed a Pod (`pkg/scheduler/schedule_one.go`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPlaced {
+    /// Whether the attempt itself failed, instead of finding no place.
+    pub is_error: bool,
+    pub message: String,
+}
+
 /// An event. Events that do not fit the state are ignored, such as those of earlier attempts or of unknown containers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -233,6 +241,12 @@ pub enum Event {
     Invalid {
         /// The parts of the Pod that the node does not allow.
         message: String,
+    },
+    /// Instead of [`Self::Begin`]: the Pod's claims have no volumes yet, so it is on no node. The Pod waits; a later
+    /// [`Self::Begin`] starts it.
+    Unplaced {
+        /// `None` if it is not known yet. The last reason then stays.
+        why: Option<NotPlaced>,
     },
     /// The supervisor was restarted, and there is no sandbox to take over. The Pod's life continues, or starts if it
     /// had not: unfinished pulls are requested again, and so is a sandbox if it is still needed.
@@ -384,6 +398,9 @@ impl Event {
             | Self::SandboxFailed { message }
             | Self::Rejected { message, .. }
             | Self::Invalid { message }
+            | Self::Unplaced {
+                why: Some(NotPlaced { message, .. }),
+            }
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::ContainerConfigUnavailable { message, .. }
@@ -421,6 +438,7 @@ impl Event {
                 ..
             }
             | Self::Begin
+            | Self::Unplaced { why: None }
             | Self::ImagePullStarted { .. }
             | Self::ObjectsChanged
             | Self::TerminateRequested { .. }

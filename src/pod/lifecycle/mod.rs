@@ -45,8 +45,8 @@ mod tests;
 
 use interface::CONFIG_ERROR;
 pub use interface::{
-    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, ImageUse, PodChange, PodEvent, ProbeKind,
-    ProbeOutcome, ProcessUser, Time, is_create_error,
+    Action, ContainerAttempt, Event, Exit, FoundAttempt, Hook, HookOutcome, ImageUse, NotPlaced, PodChange, PodEvent,
+    ProbeKind, ProbeOutcome, ProcessUser, Time, is_create_error,
 };
 use plan::PodPlan;
 use state::{Container, ImageVolume, SandboxState, State};
@@ -72,6 +72,8 @@ impl Lifecycle {
             ends: 0,
             restart_all: None,
             is_invalid: false,
+            is_unplaced: false,
+            not_placed: None,
             rejection: None,
             client_conditions: Vec::new(),
         };
@@ -87,6 +89,7 @@ impl Lifecycle {
             Event::Begin => self.begin(now),
             Event::Rejected { reason, message } => self.rejected(now, reason, message, out),
             Event::Invalid { message } => self.found_invalid(message, out),
+            Event::Unplaced { why } => self.unplaced(why),
             Event::SupervisorRestartedAlone { message } => self.supervisor_restarted_alone(now, &message, out),
             Event::ImagePullStarted { of } => self.image_pull_started(of, out),
             Event::ImageReady { of, image_id } => self.image_ready(now, of, image_id, out),

@@ -36,7 +36,7 @@ impl Lifecycle {
         self.plan.grace = change.grace;
         self.plan.active_deadline = change.active_deadline;
         self.plan.scheduling_gates = change.scheduling_gates;
-        if was_gated && !self.is_invalid {
+        if was_gated && !self.is_invalid && !self.is_unplaced {
             self.begin(now);
         }
         for (index, image) in change.images.into_iter().enumerate() {

@@ -96,7 +96,7 @@ impl Lifecycle {
     /// they must not be repeated like requests of its predecessor.
     pub(super) fn supervisor_restarted_alone(&mut self, now: Time, message: &str, out: &mut Vec<Action>) {
         if self.began_at.is_none() {
-            if !self.is_invalid {
+            if !self.is_invalid && !self.is_unplaced {
                 self.begin(now);
             }
             return;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::PodCondition;
 use serde::{Deserialize, Serialize};
 
-use super::interface::{ContainerAttempt, Exit, Hook, ProbeKind, ProcessUser, Time};
+use super::interface::{ContainerAttempt, Exit, Hook, NotPlaced, ProbeKind, ProcessUser, Time};
 use super::plan::{ContainerPlan, ImageVolumePlan, PodPlan};
 use super::restart::BackOff;
 use super::transitions::Conditions;
@@ -39,6 +39,12 @@ pub struct Lifecycle {
     /// The node ignores the Pod.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) is_invalid: bool,
+    /// The Pod's claims have no volumes yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_unplaced: bool,
+    /// Why they have none, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_placed: Option<NotPlaced>,
     /// Why the node has rejected the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rejection: Option<Rejection>,

@@ -40,8 +40,8 @@ impl Lifecycle {
         };
         let init = statuses(ContainerPlan::is_init);
         let ephemeral = statuses(ContainerPlan::is_ephemeral);
-        // A Pod with scheduling gates is on no node, and the kubelet does not handle a Pod that it ignores.
-        let has_containers = !self.is_gated() && !self.is_invalid;
+        // A Pod with scheduling gates or without volumes is on no node, and the kubelet does not handle a Pod that it ignores.
+        let has_containers = !self.is_gated() && !self.is_unplaced && !self.is_invalid;
         let status = PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
             conditions: Some(self.shown_conditions(now)),
@@ -53,7 +53,7 @@ impl Lifecycle {
             host_ip: self.sandbox.host_ip.clone(),
             host_ips: self.sandbox.host_ip.clone().map(|ip| vec![HostIP { ip }]),
             qos_class: Some(self.plan.qos_class.clone()),
-            observed_generation: self.generation().filter(|_| !self.is_invalid),
+            observed_generation: self.generation().filter(|_| !self.is_invalid && !self.is_unplaced),
             start_time: self.began_at.and_then(timestamp),
             reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
             message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),

@@ -27,6 +27,8 @@ pub enum Message {
     Event(Event),
     /// An event to record. The lifecycle does not depend on it.
     Emit(PodEvent),
+    /// All claims of the Pod have volumes, so its life can begin.
+    Scheduled,
     /// The state of a requested image.
     Image {
         of: ImageUse,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::admission::{first_event, forbidden};
+use super::claims::Scheduling;
 use super::client_report::ClientReport;
 use super::clock::Clock;
 use super::ending::{Ending, Outcome};
@@ -23,6 +24,7 @@ use super::record_keeper::{RecordKeeper, timestamp};
 use super::recovery;
 use super::server::Server;
 use super::supervised_pod::{SupervisedPod, current_of};
+use crate::pod::claims::has_claims;
 use crate::pod::container_order;
 use crate::pod::guest_log::{self, GuestLog};
 use crate::pod::guest_streams::GuestStreams;
@@ -56,6 +58,8 @@ pub struct PodRun {
     first: Vec<Event>,
     keeper: RecordKeeper,
     images: Images,
+    /// Finds volumes for the Pod's claims before its life begins.
+    scheduling: Option<Scheduling>,
     machine: Machine,
     handlers: Handlers,
     view: PodView,
@@ -79,7 +83,8 @@ impl PodRun {
         let privileges = Privileges::new(&paths).of_pod(&record.uid)?;
         let mut keeper = RecordKeeper::new(&paths, record.clone())?;
         let is_gated = has_scheduling_gates(&record.pod);
-        if !is_gated {
+        let has_claims = has_claims(&record.pod);
+        if !is_gated && !has_claims {
             keeper.note_scheduled(&node_name());
         }
         let clock = Clock::new();
@@ -106,6 +111,7 @@ impl PodRun {
             first: Vec::new(),
             keeper,
             images: Images::new(Arc::clone(&pod)),
+            scheduling: None,
             machine: Machine::new(Arc::clone(&pod), view.clone()),
             handlers: Handlers::new(Arc::clone(&pod)),
             view,
@@ -122,10 +128,14 @@ impl PodRun {
             run.first = vec![run.take_over().await, Event::PodChanged { change }];
         }
         if !run.lifecycle.has_begun() {
-            let decided = match is_gated {
-                true => Event::Begin,
-                false => first_event(&run.pod.record, &SecurityPolicy::of_environment()?),
+            let decided = match (has_claims, is_gated) {
+                (true, _) => Event::Unplaced { why: None },
+                (false, true) => Event::Begin,
+                (false, false) => first_event(&run.pod.record, &SecurityPolicy::of_environment()?),
             };
+            if has_claims && !is_gated {
+                run.scheduling = Some(Scheduling::start(&run.pod));
+            }
             // The previous supervisor left no VM.
             run.first.splice(..run.first.len().min(1), [decided]);
         }
@@ -182,7 +192,7 @@ impl PodRun {
             }
             tokio::select! {
                 biased;
-                Some(message) = self.messages.recv() => pending.extend(self.event_of(message).await),
+                Some(message) = self.messages.recv() => pending.extend(self.event_of(message).await?),
                 Some(order) = orders.recv() => {
                     let (event, noted) = match order {
                         Order::Terminate { grace, deletion, noted } => {
@@ -222,9 +232,14 @@ impl PodRun {
     }
 
     /// Converts a message to an event for the lifecycle.
-    async fn event_of(&mut self, message: Message) -> Option<Event> {
-        match message {
+    async fn event_of(&mut self, message: Message) -> anyhow::Result<Option<Event>> {
+        let event = match message {
             Message::Event(event) => Some(event),
+            Message::Scheduled => {
+                self.scheduling = None;
+                self.keeper.note_scheduled(&node_name());
+                Some(first_event(&self.pod.record, &SecurityPolicy::of_environment()?))
+            }
             Message::Emit(event) => {
                 self.emit(&event);
                 None
@@ -244,12 +259,12 @@ impl PodRun {
                 }
                 None
             }
-            Message::MachineStarted(started) => {
-                let (event, stages) = self.machine.started(*started)?;
+            Message::MachineStarted(started) => self.machine.started(*started).map(|(event, stages)| {
                 self.report.add_stages(stages);
-                Some(event)
-            }
-        }
+                event
+            }),
+        };
+        Ok(event)
     }
 
     /// Converts a report about an image to an event.
@@ -301,7 +316,9 @@ impl PodRun {
             Ok(changed) => changed,
             Err(error) => return Ok(refused(format!("cannot record the change: {error:#}"))),
         };
-        if !has_scheduling_gates(&changed) {
+        let is_gated = has_scheduling_gates(&changed);
+        let has_claims = has_claims(&changed);
+        if !is_gated && !has_claims {
             self.keeper.note_scheduled(&node_name());
             if !self.lifecycle.has_begun() {
                 // Security contexts do not change.
@@ -314,6 +331,9 @@ impl PodRun {
         let change = PodChange::of(&changed);
         self.pod.current.send_replace(Arc::new(changed));
         self.step(Event::PodChanged { change }).await?;
+        if !is_gated && has_claims && self.lifecycle.is_unplaced() && self.scheduling.is_none() {
+            self.scheduling = Some(Scheduling::start(&self.pod));
+        }
         Ok(Notice::Done)
     }
 

@@ -61,7 +61,7 @@ pub struct ReadyVolumes {
 /// first wait.
 pub async fn wait(pod: &Arc<SupervisedPod>, waits: impl FnOnce()) -> ReadyVolumes {
     let mut waits = Some(waits);
-    let bound = claims::bound(pod, || {
+    let bound = claims::bound(pod, |_| {
         if let Some(waits) = waits.take() {
             waits();
         }

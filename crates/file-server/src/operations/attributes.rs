@@ -37,13 +37,13 @@ pub fn get(file_system: &FileSystem, node: u64, reply: &mut Reply) -> Result<(),
             write_attributes(reply, &attributes, ROOT_VALID_FOR);
             Ok(())
         }
-        Node::Inode(inode) => write_current(&inode, reply),
+        Node::Inode(inode) => write_current(file_system, &inode, reply),
     }
 }
 
-fn write_current(inode: &Inode, reply: &mut Reply) -> Result<(), Errno> {
+fn write_current(file_system: &FileSystem, inode: &Inode, reply: &mut Reply) -> Result<(), Errno> {
     let status = file_status::of(inode)?;
-    write_attributes(reply, &file_status::attributes(&status), inode.share.valid_for());
+    write_attributes(reply, &file_system.attributes(&status), inode.share.valid_for());
     Ok(())
 }
 
@@ -81,7 +81,7 @@ pub fn set(
         };
         utimensat(&*inode, c"", &times, AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    write_current(&inode, reply)
+    write_current(file_system, &inode, reply)
 }
 
 /// The largest number means that the owner does not change (chown(2)), which the guest says otherwise.

@@ -57,7 +57,7 @@ fn read_entries(
     let mut writer = EntryWriter::new(reply, limit);
     match file_system.handles.get(request.handle)? {
         Handle::Directory(directory) if directory.inode.number == node => {
-            read_directory(&directory, request.offset, &mut writer, &mut write)
+            read_directory(file_system, &directory, request.offset, &mut writer, &mut write)
         }
         Handle::Root(shares) if node == ROOT => {
             read_root(&shares, request.offset, &mut writer, &mut write);
@@ -68,6 +68,7 @@ fn read_entries(
 }
 
 fn read_directory(
+    file_system: &FileSystem,
     directory: &OpenDirectory,
     offset: u64,
     writer: &mut EntryWriter<'_>,
@@ -92,7 +93,10 @@ fn read_directory(
             known => known.as_raw_mode() >> 12,
         };
         let entry = DirectoryEntry {
-            inode: entry.ino(),
+            inode: match file_system.maps_users() {
+                true => directory.inode.key.with_inode(entry.ino()).number_among_mounts(),
+                false => entry.ino(),
+            },
             next_offset: entry.next_entry_cookie(),
             file_type,
             name: entry.file_name().to_bytes(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use rustix::fs::FileType;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use crate::file_status;
 use crate::file_system::FileSystem;
 use crate::inode::{FileKey, FoundFile};
 use crate::protocol::attributes::Entry;
@@ -35,9 +34,9 @@ fn counted(
     name_valid_for: Duration,
     is_other_mount: bool,
 ) -> Result<Entry, Errno> {
-    let mut attributes = file_status::attributes(&found.status);
+    let mut attributes = file_system.attributes(&found.status);
     // The guest then gives it its own device number: inode numbers of two mounts may be equal.
-    attributes.is_submount = is_other_mount && found.file_type == FileType::Directory;
+    attributes.is_submount = is_other_mount && found.file_type == FileType::Directory && !file_system.maps_users();
     let attributes_valid_for = found.share.valid_for();
     let inode = file_system.inodes.look_up(found)?;
     Ok(Entry {

@@ -28,6 +28,7 @@ const SUBMOUNTS: u64 = 1 << 27;
 const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
 const SETXATTR_EXT: u64 = 1 << 29;
 const INIT_EXT: u64 = 1 << 30;
+const ALLOW_IDMAP: u64 = 1 << 40;
 
 /// Every guest offers these: the meaning of requests depends on them.
 const REQUIRED: u64 =
@@ -43,8 +44,7 @@ const OPTIONAL: u64 = ASYNC_READ
     | READDIRPLUS_AUTO
     | ASYNC_DIO
     | PARALLEL_DIROPS
-    | CACHE_SYMLINKS
-    | SUBMOUNTS;
+    | CACHE_SYMLINKS;
 
 /// Requests that the guest sends without a process waiting for them, such as readahead. The guest's queue bounds all
 /// requests further.
@@ -78,16 +78,17 @@ impl Initialization {
         })
     }
 
-    /// What the server answers; `None` if it does not support the guest's kernel.
+    /// What the server answers; `None` if it does not support the guest's kernel. With `maps_users`, the guest can map
+    /// the users of its mounts (`MOUNT_ATTR_IDMAP`). Linux 6.12 cannot do this for submounts.
     #[must_use]
-    pub fn negotiate(&self) -> Option<Agreement> {
+    pub fn negotiate(&self, maps_users: bool) -> Option<Agreement> {
         if self.major != MAJOR || self.flags & REQUIRED != REQUIRED {
             return None;
         }
         Some(Agreement {
             minor: self.minor.min(MINOR),
             max_readahead: self.max_readahead,
-            flags: self.flags & (REQUIRED | OPTIONAL),
+            flags: self.flags & (REQUIRED | OPTIONAL | if maps_users { ALLOW_IDMAP } else { SUBMOUNTS }),
         })
     }
 }
@@ -138,7 +139,9 @@ mod tests {
 
     #[test]
     fn only_offered_flags_are_used_and_unknown_ones_are_not() {
-        let agreement = offer(7, REQUIRED | SUBMOUNTS | 1 << 16 | 1 << 45).negotiate().unwrap();
+        let offered = offer(7, REQUIRED | SUBMOUNTS | 1 << 16 | ALLOW_IDMAP | 1 << 45);
+        assert_eq!(offered.negotiate(true).unwrap().flags, REQUIRED | ALLOW_IDMAP);
+        let agreement = offered.negotiate(false).unwrap();
         assert_eq!(agreement.flags, REQUIRED | SUBMOUNTS);
         assert_eq!(agreement.minor, MINOR);
         let mut reply = Reply::new(Vec::new());
@@ -148,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_kernel_without_the_required_flags_is_refused() {
-        assert_eq!(offer(6, u64::MAX).negotiate(), None);
-        assert_eq!(offer(8, u64::MAX).negotiate(), None);
-        assert_eq!(offer(7, !HANDLE_KILLPRIV_V2).negotiate(), None);
+        assert_eq!(offer(6, u64::MAX).negotiate(false), None);
+        assert_eq!(offer(8, u64::MAX).negotiate(false), None);
+        assert_eq!(offer(7, !HANDLE_KILLPRIV_V2).negotiate(true), None);
     }
 }

@@ -91,21 +91,32 @@ fn path_descriptor(path: &Path) -> OwnedFd {
 impl Guest {
     /// A guest that has not sent INIT. Its requests are served in their order.
     pub fn unmounted(limits: Limits) -> Self {
-        Self::new(limits, 1)
+        Self::new(limits, 1, false)
     }
 
-    /// A guest with a writable share whose requests are served as those of virtual machines are.
-    pub fn with_threads() -> (Self, u64) {
-        let mut guest = Self::new(LIMITS, THREADS);
+    /// A guest that maps users, with a writable share.
+    pub fn mapping_users() -> (Self, u64) {
+        let mut guest = Self::new(LIMITS, 1, true);
         guest.initialize().unwrap();
         let share = guest.add_share("data", false);
         (guest, share)
     }
 
-    fn new(limits: Limits, threads: usize) -> Self {
+    /// A guest with a writable share whose requests are served as those of virtual machines are.
+    pub fn with_threads() -> (Self, u64) {
+        let mut guest = Self::new(LIMITS, THREADS, false);
+        guest.initialize().unwrap();
+        let share = guest.add_share("data", false);
+        (guest, share)
+    }
+
+    fn new(limits: Limits, threads: usize, maps_users: bool) -> Self {
         let (guest, server) = UnixStream::pair().unwrap();
         let (ended, end) = std::io::pipe().unwrap();
-        let file_system = FileSystem::new(DescriptorPaths::MOUNTED, Shares::new(false), limits);
+        let mut file_system = FileSystem::new(DescriptorPaths::MOUNTED, Shares::new(false), limits);
+        if maps_users {
+            file_system = file_system.with_mapped_users();
+        }
         let file_system = Arc::new(file_system);
         let server = Server::start_with(threads, file_system.clone(), server.into(), end).unwrap();
         // SAFETY: both calls take nothing.
@@ -148,7 +159,7 @@ impl Guest {
             .u32(MINOR)
             .u32(1 << 20)
             .u32(ALL_FLAGS)
-            .u32(0)
+            .u32(ALL_FLAGS)
             .raw(&[0; 44]);
         self.call(opcode::INIT, 0, &body)
     }

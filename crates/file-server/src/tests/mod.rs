@@ -8,5 +8,6 @@ mod guest;
 mod hostile;
 mod limits;
 mod lock_files;
+mod mapped_users;
 mod names;
 mod session;

@@ -14,7 +14,7 @@ fn shown_among(kind: &str, object: Value, surroundings: &Surroundings) -> String
         kinds::named(kind).unwrap(),
         &object,
         surroundings,
-        true,
+        Some(&[]),
         now,
         &TimeZone::UTC,
     )
@@ -257,6 +257,89 @@ Used By:       web
 Events:        <none>
 "
     );
+}
+
+#[test]
+fn a_claim_shows_its_conditions_its_owner_and_its_own_events() {
+    let claim = json!({
+        "metadata": {
+            "name": "web-scratch", "namespace": "shop", "uid": "u-1",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u-web" }],
+        },
+        "status": { "phase": "Pending", "conditions": [{
+            "type": "FileSystemResizePending", "status": "True", "lastTransitionTime": "2026-11-21T10:00:00Z",
+            "message": "Waiting for user to (re-)start a pod",
+        }] },
+    });
+    let pod = |name: &str, uid: &str| {
+        typed(&json!({ "metadata": { "name": name, "uid": uid }, "spec": { "containers": [] } }))
+    };
+    let surroundings = Surroundings {
+        pods: vec![pod("web", "u-web"), pod("db", "u-db")],
+        ..Surroundings::default()
+    };
+    let event = |uid: &str, message: &str| ObjectEvent {
+        object: crate::state::InvolvedObject {
+            kind: "PersistentVolumeClaim".to_owned(),
+            namespace: Some("shop".to_owned()),
+            name: "web-scratch".to_owned(),
+            uid: uid.to_owned(),
+        },
+        component: "persistentvolume-controller".to_owned(),
+        event: crate::state::EventRecord {
+            warning: false,
+            reason: "FailedBinding".to_owned(),
+            message: message.to_owned(),
+            field_path: None,
+            count: 2,
+            first_seen: "2026-11-21T10:01:00Z".parse().unwrap(),
+            last_seen: "2026-11-21T10:04:30Z".parse().unwrap(),
+        },
+    };
+    let events = [event("u-0", "of an earlier claim"), event("u-1", "no volume")];
+    let kind = kinds::named("pvc").unwrap();
+    let now = "2026-11-21T10:05:00Z".parse().unwrap();
+    let page = |events: Option<&[ObjectEvent]>| page(kind, &claim, &surroundings, events, now, &TimeZone::UTC);
+    let shown = page(Some(&events));
+    let row = |cells: [&str; 6]| {
+        let [kind, status, probed, changed, reason, message] = cells;
+        format!("  {kind:<26}{status:<8}{probed:<34}{changed:<34}{reason:<8}{message}\n")
+    };
+    let table = [
+        row([
+            "Type",
+            "Status",
+            "LastProbeTime",
+            "LastTransitionTime",
+            "Reason",
+            "Message",
+        ]),
+        row([
+            "----",
+            "------",
+            "-----------------",
+            "------------------",
+            "------",
+            "-------",
+        ]),
+        row([
+            "FileSystemResizePending",
+            "True",
+            "Mon, 01 Jan 0001 00:00:00 +0000",
+            "Sat, 21 Nov 2026 10:00:00 +0000",
+            "",
+            "Waiting for user to (re-)start a pod",
+        ]),
+    ];
+    let expected = format!("Used By:       web\nConditions:\n{}Events:\n", table.concat());
+    assert!(shown.contains(&expected), "{shown}\n{expected}");
+    let expected = "\
+  Type    Reason         Age               From                         Message
+  ----    ------         ----              ----                         -------
+  Normal  FailedBinding  30s (x2 over 4m)  persistentvolume-controller  no volume
+";
+    assert!(shown.ends_with(expected), "{shown}");
+    assert!(!page(None).contains("Events:"));
 }
 
 #[test]

@@ -105,3 +105,90 @@ fn a_pod_is_checked_when_its_last_scheduling_gate_is_removed() {
     assert_eq!(world.step(removed()), [""; 0]);
     assert!(world.pod.has_ended());
 }
+
+fn unplaced(message: &str) -> Event {
+    Event::Unplaced {
+        why: Some(NotPlaced {
+            is_error: false,
+            message: message.to_owned(),
+        }),
+    }
+}
+
+#[test]
+fn a_pod_without_volumes_is_not_scheduled_until_it_has_them() {
+    let mut world = World::new(spec());
+    assert_eq!(world.step(Event::Unplaced { why: None }), [""; 0]);
+    assert_eq!(
+        world.pod.status(world.now).conditions,
+        Some(Vec::new()),
+        "the scheduler has not tried"
+    );
+    for message in ["no claim", "no volume"] {
+        assert_eq!(world.step(unplaced(message)), [""; 0]);
+        assert_eq!(
+            world.condition("PodScheduled"),
+            format!("False Unschedulable: {message}")
+        );
+    }
+    // Another supervisor looks for volumes again.
+    world.step(Event::Unplaced { why: None });
+    let lost = Event::SupervisorRestartedAlone {
+        message: "x".to_owned(),
+    };
+    assert_eq!(world.step(lost), [""; 0]);
+    let status = world.pod.status(world.now);
+    assert_eq!((status.phase.as_deref(), status.start_time), (Some("Pending"), None));
+    assert_eq!(status.container_statuses, None);
+    assert_eq!(status.conditions.map(|all| all.len()), Some(1));
+
+    world.go_to(5);
+    assert_eq!(world.step(Event::Begin), ["pull a"]);
+    assert_eq!(world.condition("PodScheduled"), "True");
+    assert_eq!(world.changed_at("PodScheduled"), 5);
+    assert_eq!(world.step(unplaced("late")), [""; 0]);
+    assert_eq!(world.condition("PodScheduled"), "True");
+}
+
+#[test]
+fn an_attempt_to_place_a_pod_may_fail_itself() {
+    let mut world = World::new(spec());
+    let why = NotPlaced {
+        is_error: true,
+        message: "binding volumes".to_owned(),
+    };
+    world.step(Event::Unplaced { why: Some(why) });
+    assert_eq!(world.condition("PodScheduled"), "False SchedulerError: binding volumes");
+    invalid(&mut world);
+    assert_eq!(
+        world.condition("PodScheduled"),
+        "True",
+        "it was placed before it was checked"
+    );
+}
+
+#[test]
+fn the_last_gate_of_a_pod_without_volumes_does_not_start_it() {
+    let mut gated = spec();
+    gated["schedulingGates"] = json!([{ "name": "a" }]);
+    let mut world = World::new(gated);
+    world.step(Event::Unplaced { why: None });
+    assert!(world.condition("PodScheduled").starts_with("False SchedulingGated"));
+    let removed = Event::PodChanged {
+        change: PodChange::of(&pod_of(spec())),
+    };
+    assert_eq!(world.step(removed), [""; 0]);
+    assert!(!world.pod.has_begun());
+    assert_eq!(world.step(Event::Begin), ["pull a"]);
+}
+
+#[test]
+fn a_pod_without_volumes_can_be_deleted() {
+    let mut world = World::new(spec());
+    world.step(unplaced("no claim"));
+    world.step(Event::TerminateRequested {
+        grace: None,
+        deletion: true,
+    });
+    assert!(world.pod.has_ended());
+}

@@ -140,6 +140,12 @@ fn any_event() -> impl Strategy<Value = Event> {
             message
         }),
         text.clone().prop_map(|message| Event::Invalid { message }),
+        text.clone().prop_map(|message| Event::Unplaced {
+            why: Some(NotPlaced {
+                is_error: false,
+                message
+            })
+        }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         of.clone().prop_map(|of| Event::ImagePullStarted { of }),
