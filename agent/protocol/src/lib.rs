@@ -28,7 +28,7 @@ mod generated {
 pub use generated::{agent as messages, agent_ttrpc as service};
 
 /// The versions of this contract that this build supports. `docs/decisions/versions.md` says when to raise which.
-pub const AGENT_VERSIONS: Versions = Versions { oldest: 0, newest: 5 };
+pub const AGENT_VERSIONS: Versions = Versions { oldest: 0, newest: 6 };
 
 /// The first version with file volumes.
 pub const FILE_VOLUMES_VERSION: u32 = 2;
@@ -44,6 +44,9 @@ pub const VOLUME_FILES_VERSION: u32 = 4;
 
 /// The first version with `user_namespace`, `unmasked_proc` and `share`.
 pub const USER_NAMESPACES_VERSION: u32 = 5;
+
+/// The first version with `WatchStorage`.
+pub const STORAGE_VERSION: u32 = 6;
 
 /// The tag of the VM's virtio-fs device.
 pub const SHARES_TAG: &str = "microkube";

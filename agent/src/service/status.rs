@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(status.code(), Code::FAILED_PRECONDITION);
         assert_eq!(
             status.message,
-            "the supervisor speaks protocol versions 7 to 9, this agent versions 0 to 5"
+            "the supervisor speaks protocol versions 7 to 9, this agent versions 0 to 6"
         );
     }
 }

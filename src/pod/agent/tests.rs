@@ -274,7 +274,7 @@ fn an_agent_of_another_build_is_called_in_a_common_version() {
     let error = says(7, 9).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 5"
+        "the guest's agent speaks protocol versions 7 to 9, this supervisor versions 0 to 6"
     );
     assert_eq!(error.code(), Code::FAILED_PRECONDITION);
 }
