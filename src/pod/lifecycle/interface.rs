@@ -337,6 +337,11 @@ pub enum Event {
         /// [`Event::ContainerStartFailed`] follows.
         starting: Vec<ContainerAttempt>,
     },
+    /// The Pod uses more local storage than its limits allow: it fails, and ends within a second.
+    Evicted {
+        /// The kubelet's message.
+        message: String,
+    },
     /// The Pod was changed.
     PodChanged { change: PodChange },
     /// Clients have set conditions; these replace all earlier ones.
@@ -364,6 +369,7 @@ impl Event {
             | Self::SandboxFailed { message }
             | Self::Rejected { message, .. }
             | Self::Invalid { message }
+            | Self::Evicted { message }
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::ContainerConfigUnavailable { message, .. }

@@ -133,6 +133,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             message
         }),
         text.clone().prop_map(|message| Event::Invalid { message }),
+        text.clone().prop_map(|message| Event::Evicted { message }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         container
