@@ -14,7 +14,7 @@ use microkube_protocol::messages::{
     ShutdownResponse, SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
     StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
     StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
-    WriteFileVolumeRequest, WriteFileVolumeResponse,
+    WatchStorageRequest, WatchStorageResponse, WriteFileVolumeRequest, WriteFileVolumeResponse,
 };
 use microkube_protocol::service::Agent;
 use tokio::sync::Notify;
@@ -303,6 +303,17 @@ impl Agent for AgentService {
 
     async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> ttrpc::Result<StatsResponse> {
         Ok(self.state.stats())
+    }
+
+    async fn watch_storage(
+        &self,
+        _: &TtrpcContext,
+        request: WatchStorageRequest,
+    ) -> ttrpc::Result<WatchStorageResponse> {
+        Ok(WatchStorageResponse {
+            used: self.state.watch_storage(request).await?,
+            ..Default::default()
+        })
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<ShutdownResponse> {

@@ -16,18 +16,19 @@ use microkube_protocol::messages::{
     RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse,
     SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
     StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
-    StatsResponse, Volume, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
+    StatsResponse, StorageUsage, Volume, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
+    WaitProcessResponse, WatchStorageRequest,
 };
 use microkube_protocol::service::AgentClient;
 use microkube_protocol::{
     ADDED_CONTAINERS_VERSION, AGENT_VERSIONS, FILE_VOLUMES_VERSION, IMAGE_VOLUMES_VERSION, NoCommonVersion,
-    SECURITY_CONTEXT_VERSION, USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
+    SECURITY_CONTEXT_VERSION, STORAGE_VERSION, USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
-use ttrpc::context::{Context, with_duration};
+use ttrpc::context::{Context, with_duration, with_timeout};
 
 use super::agent_connection::{AgentConnection, Lost, Watch};
 use super::file_volume_parts;
@@ -331,6 +332,17 @@ impl AgentClientHandle {
             Err(error) if error.code == Code::NOT_FOUND => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// `WatchStorage`: what the Pod's disk volumes and running containers use, once it differs from what is known.
+    ///
+    /// # Errors
+    /// See [`AgentError`]. Also fails if the agent's version cannot tell; then nothing is sent.
+    pub async fn watch_storage(&self, request: &WatchStorageRequest) -> Result<Vec<StorageUsage>, AgentError> {
+        require(self.version(), STORAGE_VERSION, "limits of ephemeral storage")?;
+        let mut answer = self.client.watch_storage(with_timeout(0), request).await?;
+        answer.bound();
+        Ok(answer.used)
     }
 
     /// `AddLayers`: adds layers to the sandbox.

@@ -21,7 +21,7 @@ use crate::state::{RecordError, lock_exclusive};
 pub const SCRATCH_DISK_BYTES: u64 = 16 << 30;
 
 /// Change this with the template's content, so that older templates are not used.
-const TEMPLATE_NAME: &str = "ext4-16g-v2.img";
+const TEMPLATE_NAME: &str = "ext4-16g-v3.img";
 
 /// Size of the journal, in MiB. It uses no space until it is written, and keeps it then. A transaction can have a
 /// quarter of this size.
@@ -189,14 +189,15 @@ fn make_file_system(path: &Path) -> Result<(), ScratchError> {
             path: path.to_owned(),
             source,
         })?;
-    // No reserved blocks and no room to grow. A new file contains only zeros, so they need not be written.
+    // No reserved blocks and no room to grow. A new file contains only zeros, so they need not be written. The guest
+    // counts what each volume and writable layer uses, as a project's quota without limits.
     let output = child::command("mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "scratch"])
-        .args(["-O", "has_journal,^resize_inode"])
+        .args(["-O", "has_journal,^resize_inode,quota,project"])
         .args(["-J", &format!("size={JOURNAL_MIB}")])
         .args([
             "-E",
-            "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0,quotatype=prjquota",
         ])
         .arg(path)
         .env("PATH", search_path())
@@ -323,6 +324,9 @@ mod tests {
         let mut features = [0; 4];
         disk.read_exact_at(&mut features, 1024 + 0x5c).unwrap();
         assert_ne!(u32::from_le_bytes(features) & 4, 0);
+        // s_feature_ro_compat: bit 8 means quotas, bit 13 projects.
+        disk.read_exact_at(&mut features, 1024 + 0x64).unwrap();
+        assert_eq!(u32::from_le_bytes(features) & 0x2100, 0x2100);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod copying;
 mod debug;
 mod detached;
 mod detached_pod;
+mod ephemeral_storage;
 mod exec;
 mod faults;
 mod guest_kernel;

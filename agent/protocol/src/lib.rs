@@ -48,6 +48,9 @@ pub const USER_NAMESPACES_VERSION: u32 = 5;
 /// The first version with image volumes.
 pub const IMAGE_VOLUMES_VERSION: u32 = 6;
 
+/// The first version with `WatchStorage`.
+pub const STORAGE_VERSION: u32 = 6;
+
 /// The tag of the VM's virtio-fs device.
 pub const SHARES_TAG: &str = "microkube";
 

@@ -226,6 +226,30 @@ mod tests {
         assert_eq!(volume.write_to_bytes().unwrap(), b"\x0a\x01m\x2a\x04\x0a\x02l0");
     }
 
+    /// Messages of version 6, byte for byte.
+    #[test]
+    fn messages_of_storage_are_those_of_version_6() {
+        use crate::messages::{StorageUsage, WatchStorageRequest};
+        use protobuf::Message as _;
+        let request = WatchStorageRequest {
+            known: vec![
+                StorageUsage {
+                    volume: "data".to_owned(),
+                    used_bytes: 4096,
+                    ..Default::default()
+                },
+                StorageUsage {
+                    container_id: "web-0".to_owned(),
+                    ..Default::default()
+                },
+            ],
+            interval_ms: 1000,
+            ..Default::default()
+        };
+        let bytes = b"\x0a\x09\x0a\x04data\x18\x80\x20\x0a\x07\x12\x05web-0\x10\xe8\x07";
+        assert_eq!(request.write_to_bytes().unwrap(), bytes);
+    }
+
     proptest! {
         #[test]
         fn both_sides_agree_on_the_same_version_and_both_support_it(

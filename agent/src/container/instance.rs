@@ -15,6 +15,7 @@ use super::spec::ProcessSpec;
 use super::terminal::Terminal;
 use super::user::User;
 use crate::reaper::ExitStatus;
+use crate::sandbox::Project;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Container {
     pub(super) user: User,
     /// Whether it runs in the Pod's user namespace.
     pub(super) in_user_namespace: bool,
+    /// Counts the usage of its writable layer.
+    pub(super) project: Option<Project>,
 }
 
 impl Container {
@@ -80,6 +83,11 @@ impl Container {
     /// The user that its first process runs as.
     pub fn user(&self) -> &User {
         &self.user
+    }
+
+    /// The project that counts the usage of its writable layer, if the disk does.
+    pub fn project(&self) -> Option<Project> {
+        self.project
     }
 
     pub fn terminal(&self) -> &Terminal {

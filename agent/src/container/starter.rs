@@ -63,7 +63,7 @@ impl ContainerStarter {
                 streams.context("cannot connect the container's stdio to the host")
             },
             async {
-                let layer = WritableLayer::create(sandbox.container_dir(&request.id))?;
+                let layer = WritableLayer::create(sandbox.container_dir(&request.id), sandbox.disk_usage())?;
                 if !request.termination_message_path.is_empty() {
                     termination_message::create(&layer.termination_message())
                         .context("cannot create the file for the termination message")?;
@@ -211,6 +211,7 @@ impl ContainerStarter {
             process: spec.process,
             user: launched.user,
             in_user_namespace: spec.in_user_namespace,
+            project: layer.project(),
         };
         let reads_message = spec.root.is_some_and(|root| root.termination_message.is_some());
         let resources = Resources {

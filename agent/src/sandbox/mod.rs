@@ -4,6 +4,7 @@
 //! unless they share one, processes.
 
 mod atomic_writer;
+mod disk_usage;
 mod file_volume;
 mod image_volume;
 mod layers;
@@ -24,12 +25,14 @@ use microkube_protocol::messages::{CreateSandboxRequest, Layer, Volume};
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{Pid, sethostname};
 
+pub use self::disk_usage::{DiskUsage, Project};
 pub use self::file_volume::{FileVolume, WriteError};
 pub use self::layers::DeviceTooSmall;
 use self::layers::Layers;
 pub use self::volume_file::{ReadError, read as read_volume_file};
 use crate::container::{Launcher, cgroup};
 use crate::lock::lock;
+use crate::log;
 use crate::network::{self, Interface};
 use crate::request_field::{self, InvalidRequest};
 use crate::user_namespace::UserNamespace;
@@ -61,6 +64,8 @@ const SCRATCH_OPTIONS: &str = "noinit_itable,errors=panic,data_err=abort";
 pub struct Sandbox {
     layers: Mutex<Layers>,
     volumes: HashMap<String, SandboxVolume>,
+    /// The usage of the scratch disk, if the disk counts it.
+    disk_usage: Option<DiskUsage>,
     /// The first process of the PID namespace that the containers share, if they share one.
     pause: Option<(Pid, OwnedFd)>,
     /// The user namespace of all containers, if they do not run in the VM's.
@@ -182,11 +187,14 @@ impl Sandbox {
         mount_scratch(&request.scratch_device)?;
         let mut layers = Layers::default();
         layers.add(&request.layers)?;
+        let mut disk_usage = DiskUsage::open(Path::new(SCRATCH_DIR))
+            .inspect_err(|error| log::info!("the usage of the scratch disk is not counted: {error}"))
+            .ok();
         let mut volumes = HashMap::new();
         if request.volumes.iter().any(|volume| volume.share.is_some()) {
             mount_shares()?;
         }
-        for volume in &request.volumes {
+        for (position, volume) in request.volumes.iter().enumerate() {
             let made = match volume.image.as_ref() {
                 Some(image) => {
                     let path = Path::new(VOLUMES_DIR).join(&volume.name);
@@ -194,7 +202,7 @@ impl Sandbox {
                     image_volume::mount(&path, &layers.all_mounted(&image.layer_ids), user_namespace)
                         .map(|()| SandboxVolume::Image(path))
                 }
-                None => make_volume(volume),
+                None => make_volume(position, volume, disk_usage.as_mut()),
             };
             let made = made.with_context(|| format!("cannot create the volume {:?}", volume.name))?;
             volumes.insert(volume.name.clone(), made);
@@ -206,6 +214,7 @@ impl Sandbox {
         Ok(Self {
             layers: Mutex::new(layers),
             volumes,
+            disk_usage,
             pause,
             user_namespace,
             shared: Mutex::default(),
@@ -305,6 +314,11 @@ impl Sandbox {
         SHM_DIR.into()
     }
 
+    /// The usage of the scratch disk, if the disk counts it.
+    pub fn disk_usage(&self) -> Option<&DiskUsage> {
+        self.disk_usage.as_ref()
+    }
+
     /// The directory for the files of one container.
     pub fn container_dir(&self, container_id: &str) -> PathBuf {
         Path::new(SCRATCH_DIR).join("containers").join(container_id)
@@ -364,7 +378,8 @@ fn mount_shares() -> Result<()> {
         .context("cannot mount the files of the host")
 }
 
-fn make_volume(volume: &Volume) -> Result<SandboxVolume> {
+/// Makes the volume with this position in the request.
+fn make_volume(position: usize, volume: &Volume, disk_usage: Option<&mut DiskUsage>) -> Result<SandboxVolume> {
     if volume.share.is_some() {
         return Ok(SandboxVolume::Share(Path::new(SHARES_DIR).join(&volume.name)));
     }
@@ -386,6 +401,9 @@ fn make_volume(volume: &Volume) -> Result<SandboxVolume> {
         mount_tmpfs(&path, empty_dir.size_limit_bytes, "mode=0777")?;
     } else {
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        if let Some(disk_usage) = disk_usage {
+            disk_usage.add_volume(position, &volume.name, &path)?;
+        }
     }
     open_to_containers(&path, empty_dir.fs_group)?;
     Ok(SandboxVolume::EmptyDir(path))
@@ -518,6 +536,7 @@ mod tests {
         let sandbox = Sandbox {
             layers: Mutex::default(),
             volumes: volumes.map(|(name, volume)| (name.to_owned(), volume)).into(),
+            disk_usage: None,
             pause: None,
             user_namespace: None,
             shared: Mutex::default(),

@@ -9,7 +9,7 @@ use microkube_protocol::AGENT_VERSIONS;
 use microkube_protocol::messages::{
     AddLayersRequest, ContainerStats, CreateSandboxRequest, CreateSandboxResponse, FileProjection,
     ReadVolumeFileRequest, ResizeTerminalRequest, StartContainerRequest, StartContainerResponse, StartProcessRequest,
-    StartProcessResponse, StatsResponse, WriteFileVolumeRequest,
+    StartProcessResponse, StatsResponse, StorageUsage, WatchStorageRequest, WriteFileVolumeRequest,
 };
 use tokio::sync::Notify;
 use ttrpc::Code;
@@ -22,11 +22,14 @@ use crate::log;
 use crate::registry::RegistryError;
 use crate::request;
 use crate::request_field;
-use crate::sandbox::{self, CheckedRequest, DeviceTooSmall, ReadError, Sandbox, WriteError};
+use crate::sandbox::{self, CheckedRequest, DeviceTooSmall, DiskUsage, ReadError, Sandbox, WriteError};
 
 /// How long a shutdown waits for containers whose processes were killed and whose output is still in flight. The
 /// shutdown takes this long only if the host has stopped reading.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The shortest time between two looks at the usage of the disk.
+const MIN_STORAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether a start was cancelled in the moment when it succeeded.
 fn was_notified(unwanted: &Notify) -> bool {
@@ -226,6 +229,50 @@ impl State {
             }
         }
         response
+    }
+
+    /// Waits until the usage of the scratch disk differs from what the host knows.
+    pub async fn watch_storage(&self, request: WatchStorageRequest) -> ttrpc::Result<Vec<StorageUsage>> {
+        let sandbox = self.sandbox()?;
+        let Some(disk) = sandbox.disk_usage() else {
+            return std::future::pending().await;
+        };
+        let interval = Duration::from_millis(request.interval_ms).max(MIN_STORAGE_INTERVAL);
+        loop {
+            let used = self.storage_usage(disk)?;
+            if used != request.known {
+                return Ok(used);
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// What disk volumes and running containers use.
+    fn storage_usage(&self, disk: &DiskUsage) -> ttrpc::Result<Vec<StorageUsage>> {
+        let used_bytes = |project| {
+            disk.used_bytes(project).map_err(|error| {
+                let message = format!("cannot read the usage of the scratch disk: {error}");
+                failure(Code::INTERNAL, message)
+            })
+        };
+        let mut all = Vec::new();
+        for (name, project) in disk.volumes() {
+            all.push(StorageUsage {
+                volume: name.clone(),
+                used_bytes: used_bytes(*project)?,
+                ..Default::default()
+            });
+        }
+        for (container_id, container) in self.containers.all() {
+            if let Some(project) = container.project().filter(|_| !container.has_ended()) {
+                all.push(StorageUsage {
+                    container_id,
+                    used_bytes: used_bytes(project)?,
+                    ..Default::default()
+                });
+            }
+        }
+        Ok(all)
     }
 
     pub fn resize(&self, request: &ResizeTerminalRequest) -> ttrpc::Result<()> {

@@ -42,6 +42,26 @@ impl Quantity {
         self.nanos < 0
     }
 
+    /// This many whole units.
+    pub fn of_units(units: u64) -> Self {
+        Self {
+            nanos: i128::from(units) * NANOS,
+        }
+    }
+
+    /// The sum. Amounts have at most 64 bits before the point, so only thousands of millions of them could overflow.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+        }
+    }
+
+    /// The amount in billionths.
+    pub(crate) fn nanos(self) -> i128 {
+        self.nanos
+    }
+
     fn ceiling(self, unit: i128) -> i64 {
         let rounded = self.nanos.div_euclid(unit) + i128::from(self.nanos.rem_euclid(unit) != 0);
         i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })

@@ -354,7 +354,9 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ),
     (
         "spec.containers[].resources.limits",
-        SupportedWith("cpu and memory are enforced; ephemeral-storage is accepted, but not enforced yet"),
+        SupportedWith(
+            "cpu and memory are enforced; a Pod that uses more than its ephemeral-storage is evicted, as by the kubelet",
+        ),
     ),
     (
         "spec.containers[].resources.requests",
@@ -444,7 +446,9 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ),
     (
         "spec.volumes[].emptyDir.sizeLimit",
-        SupportedWith("enforced with medium Memory; on disk it is accepted, but not enforced yet"),
+        SupportedWith(
+            "with medium Memory it is the size of the file system; on disk, a Pod that uses more is evicted, as by the kubelet",
+        ),
     ),
     ("spec.volumes[].ephemeral", Supported),
     ("spec.volumes[].ephemeral.volumeClaimTemplate", Supported),

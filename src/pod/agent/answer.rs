@@ -3,7 +3,7 @@
 use microkube_protocol::messages::{
     AddLayersResponse, CreateSandboxResponse, ListContainersResponse, RemoveContainerResponse, ResizeTerminalResponse,
     ShutdownResponse, SignalContainerResponse, SignalProcessResponse, StartContainerResponse, StartProcessResponse,
-    StatsResponse, WaitContainerResponse, WaitProcessResponse, WriteFileVolumeResponse,
+    StatsResponse, WaitContainerResponse, WaitProcessResponse, WatchStorageResponse, WriteFileVolumeResponse,
 };
 
 use crate::pod::guest_text::MAX_TEXT_BYTES;
@@ -15,6 +15,9 @@ pub const MAX_LISTED: usize = 512;
 /// Maximum number of supplementary groups of a process. The kernel allows more (`NGROUPS_MAX`), but no image uses as
 /// many.
 pub const MAX_GROUPS: usize = 1024;
+
+/// Maximum number of volumes and containers whose usage an agent reports: more than a Pod has. Any beyond that are ignored.
+pub const MAX_STORAGE_ENTRIES: usize = 4096;
 
 /// Longest id of a container or process, in bytes (`agent.proto`).
 pub const MAX_ID_BYTES: usize = 128;
@@ -62,5 +65,13 @@ impl Answer for StatsResponse {
     fn bound(&mut self) {
         self.containers.retain(|container| container.id.len() <= MAX_ID_BYTES);
         self.containers.truncate(MAX_LISTED);
+    }
+}
+
+impl Answer for WatchStorageResponse {
+    fn bound(&mut self) {
+        self.used
+            .retain(|entry| entry.volume.len() <= MAX_ID_BYTES && entry.container_id.len() <= MAX_ID_BYTES);
+        self.used.truncate(MAX_STORAGE_ENTRIES);
     }
 }

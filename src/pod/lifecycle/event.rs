@@ -136,6 +136,13 @@ pub fn deadline_exceeded() -> Action {
 /// `status.message` of a Pod that exceeded its deadline.
 pub const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the specified deadline";
 
+/// The reason of a Pod that was evicted.
+pub const EVICTED: &str = "Evicted";
+
+pub fn evicted(message: String) -> Action {
+    emit(true, EVICTED, message, None)
+}
+
 pub fn rejected(reason: &'static str, message: String) -> Action {
     emit(true, reason, message, None)
 }

@@ -371,6 +371,11 @@ pub enum Event {
         /// [`Event::ContainerStartFailed`] follows.
         starting: Vec<ContainerAttempt>,
     },
+    /// The Pod uses more local storage than its limits allow: it fails, and ends within a second.
+    Evicted {
+        /// The kubelet's message.
+        message: String,
+    },
     /// The Pod was changed.
     PodChanged { change: PodChange },
     /// Clients have set conditions; these replace all earlier ones.
@@ -401,6 +406,7 @@ impl Event {
             | Self::Unplaced {
                 why: Some(NotPlaced { message, .. }),
             }
+            | Self::Evicted { message }
             | Self::SandboxLost { message }
             | Self::ImageReady { image_id: message, .. }
             | Self::ContainerConfigUnavailable { message, .. }

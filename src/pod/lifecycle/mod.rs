@@ -67,6 +67,7 @@ impl Lifecycle {
             termination: None,
             deletion: None,
             deadline_exceeded: false,
+            eviction: None,
             phase: Phase::Pending,
             conditions: Conditions::default(),
             ends: 0,
@@ -124,6 +125,7 @@ impl Lifecycle {
             Event::SupervisorRestarted { found, starting } => {
                 self.supervisor_restarted(now, &found, &starting, out);
             }
+            Event::Evicted { message } => self.evicted(now, message, out),
             Event::PodChanged { change } => self.pod_changed(now, change, out),
             Event::ConditionsSet { conditions } => self.conditions_set(conditions),
             Event::DeadlineReached => {}

@@ -21,7 +21,7 @@ impl Lifecycle {
         if self.phase.is_terminal() {
             return self.phase;
         }
-        if self.rejection.is_some() || self.deadline_exceeded {
+        if self.rejection.is_some() || self.deadline_exceeded || self.eviction.is_some() {
             return Phase::Failed;
         }
         if self.restart_all.is_some() {

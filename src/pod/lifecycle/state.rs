@@ -29,6 +29,9 @@ pub struct Lifecycle {
     pub(super) deletion: Option<Deletion>,
     /// The Pod was active for longer than its `activeDeadlineSeconds`.
     pub(super) deadline_exceeded: bool,
+    /// Why the Pod was evicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) eviction: Option<String>,
     pub(super) phase: Phase,
     pub(super) conditions: Conditions,
     /// How many attempts have ended so far: determines which one failed first.

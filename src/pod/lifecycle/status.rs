@@ -42,6 +42,11 @@ impl Lifecycle {
         let ephemeral = statuses(ContainerPlan::is_ephemeral);
         // A Pod with scheduling gates or without volumes is on no node, and the kubelet does not handle a Pod that it ignores.
         let has_containers = !self.is_gated() && !self.is_unplaced && !self.is_invalid;
+        let (reason, message) = match &self.eviction {
+            Some(message) => (Some(event::EVICTED), Some(message.as_str())),
+            None if self.deadline_exceeded => (Some("DeadlineExceeded"), Some(event::DEADLINE_EXCEEDED)),
+            None => (None, None),
+        };
         let status = PodStatus {
             phase: Some(self.phase.as_str().to_owned()),
             conditions: Some(self.shown_conditions(now)),
@@ -55,8 +60,8 @@ impl Lifecycle {
             qos_class: Some(self.plan.qos_class.clone()),
             observed_generation: self.generation().filter(|_| !self.is_invalid && !self.is_unplaced),
             start_time: self.began_at.and_then(timestamp),
-            reason: self.deadline_exceeded.then(|| "DeadlineExceeded".to_owned()),
-            message: self.deadline_exceeded.then(|| event::DEADLINE_EXCEEDED.to_owned()),
+            reason: reason.map(str::to_owned),
+            message: message.map(str::to_owned),
             ..PodStatus::default()
         };
         match &self.rejection {

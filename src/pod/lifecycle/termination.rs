@@ -1,7 +1,7 @@
 //! How containers are stopped (`killContainer` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`): preStop hook,
 //! for sidecars a wait for their turn, stop signal, SIGKILL. All steps share one grace period, with at least two
-//! seconds between the stop signal and SIGKILL. This module also decides when a Pod ends: it is deleted, its deadline
-//! has passed, or nothing is left to run.
+//! seconds between the stop signal and SIGKILL. This module also decides when a Pod ends: it is deleted or evicted, its
+//! deadline has passed, or nothing is left to run.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use super::{event, restart};
 
 /// Minimum time between a container's stop signal and SIGKILL (`minimumGracePeriodInSeconds` of the kubelet).
 pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+
+/// The grace period of an evicted Pod (`immediateEvictionGracePeriodSeconds` of the kubelet).
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// How long after SIGKILL a container's end may be reported before it counts as lost. SIGKILL cannot be ignored, so
 /// only a faulty guest or blocked output takes this long.
@@ -56,6 +59,17 @@ impl Lifecycle {
         for index in 0..self.containers.len() {
             self.stop_container(now, index, Cause::Pod, grace, ends_at, out);
         }
+    }
+
+    /// Ends a Pod beyond its limits of local storage (`evictPod` in `pkg/kubelet/eviction/eviction_manager.go`). Like the
+    /// kubelet, sets no condition: the Pod itself is the cause.
+    pub(super) fn evicted(&mut self, now: Time, message: String, out: &mut Vec<Action>) {
+        if self.began_at.is_none() || self.phase.is_terminal() {
+            return;
+        }
+        out.push(event::evicted(message.clone()));
+        self.eviction = Some(message);
+        self.begin_termination(now, EVICTION_GRACE, out);
     }
 
     pub(super) fn kill_requested(&mut self, now: Time, out: &mut Vec<Action>) {
@@ -366,7 +380,7 @@ impl Lifecycle {
 
     /// When `activeDeadlineSeconds` will have passed.
     pub(super) fn active_deadline_at(&self) -> Option<Time> {
-        if self.deadline_exceeded || self.phase.is_terminal() {
+        if self.deadline_exceeded || self.eviction.is_some() || self.phase.is_terminal() {
             return None;
         }
         Some(self.began_at?.saturating_add(self.plan.active_deadline?))

@@ -58,6 +58,20 @@ pub fn has_log(dir: &Path, attempt: u32) -> bool {
     attempts(dir).is_ok_and(|attempts| attempts.contains(&attempt))
 }
 
+/// The total size of a container's logs in bytes, of all attempts that are kept.
+///
+/// # Errors
+/// If the directory cannot be read; `NotFound` if it does not exist.
+pub fn total_bytes(dir: &Path) -> io::Result<u64> {
+    let mut total: u64 = 0;
+    for (attempt, number) in list(dir)? {
+        // A rotation may have renamed or removed the file meanwhile.
+        let bytes = std::fs::symlink_metadata(part_path(dir, attempt, number)).map_or(0, |metadata| metadata.len());
+        total = total.saturating_add(bytes);
+    }
+    Ok(total)
+}
+
 fn list(dir: &Path) -> io::Result<Vec<(u32, usize)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -188,6 +202,8 @@ mod tests {
             .collect();
         assert_eq!(texts, ["a", "c", "d"]);
         assert_eq!(attempts(dir.path()).unwrap(), [7, 8]);
+        std::fs::write(dir.path().join("8.log.new"), "none").unwrap();
+        assert_eq!(total_bytes(dir.path()).unwrap(), 4);
         remove_before(dir.path(), 8).unwrap();
         assert_eq!(attempts(dir.path()).unwrap(), [8]);
     }

@@ -18,7 +18,7 @@ mod writer;
 
 use std::path::PathBuf;
 
-pub use files::{attempts, has_log};
+pub use files::{attempts, has_log, total_bytes};
 pub use output::OutputReader;
 pub use reader::{LogReader, Progress, ReadOptions};
 pub use record::Positions;

@@ -54,6 +54,9 @@ impl ClientReport {
                 self.container_start.get_or_insert_with(Instant::now);
                 return;
             }
+            Event::Evicted { message } => {
+                return self.warn(format!("the Pod is evicted: {}", message.trim_end())).await;
+            }
             Event::ContainerConfigUnavailable { attempt, message } => {
                 return self.note_wait(attempt.container, message).await;
             }

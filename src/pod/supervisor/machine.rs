@@ -16,6 +16,7 @@ use super::message::Message;
 use super::pending_resources::PendingResources;
 use super::pod_view::PodView;
 use super::running_machine::{Additions, Guest, RunningMachine, StartedMachine};
+use super::storage::StorageWatch;
 use super::supervised_pod::SupervisedPod;
 use super::volumes::{self, ReadyVolumes, VolumeUpdates};
 use crate::pod::agent::CALL_TIMEOUT;
@@ -56,6 +57,8 @@ pub struct Machine {
     pub containers: MachineContainers,
     /// Keeps the volumes of the running VM up to date.
     updates: Option<VolumeUpdates>,
+    /// Watches what the running VM uses of its disk.
+    storage: Option<StorageWatch>,
 }
 
 impl Machine {
@@ -70,6 +73,7 @@ impl Machine {
             vmm: None,
             running: None,
             updates: None,
+            storage: None,
         }
     }
 
@@ -180,6 +184,7 @@ impl Machine {
     fn runs(&mut self, machine: RunningMachine, additions: Additions, plans: ContainerPlans, written: WrittenVolumes) {
         self.containers.attach(additions, plans);
         self.updates = VolumeUpdates::start(&self.pod, machine.sandbox.agent.clone(), written);
+        self.storage = StorageWatch::start(&self.pod, machine.sandbox.agent.clone());
         self.view
             .set_machine(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
         self.running = Some(machine);
@@ -207,6 +212,7 @@ impl Machine {
     pub async fn discard_lost(&mut self) {
         self.view.set_machine(None);
         self.updates = None;
+        self.storage = None;
         if let Some(machine) = self.running.take() {
             machine.kill().await;
         }
@@ -218,6 +224,7 @@ impl Machine {
     pub async fn stop(&mut self, end: MachineEnd) {
         self.view.set_machine(None);
         self.updates = None;
+        self.storage = None;
         if let Some(machine) = self.running.take() {
             match end {
                 MachineEnd::Kill => machine.kill().await,

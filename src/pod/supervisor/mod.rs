@@ -4,9 +4,9 @@
 //! `lifecycle` makes the decisions; this module does the I/O. `pod_run` is the main loop. Its parts are `images` (pulls
 //! and protects them), `machine` (the VM), `machine_containers` (requests to its containers), `container_plans` and
 //! `added_container` (how to start containers, and the images that are added to the VM), `container_config` and
-//! `volumes` (the data that containers take from objects), `handlers` (probes and hooks), `record_keeper` (records on
-//! disk), `client_report` (reports to the attached command line) and `ending` (the cause of the end). `server` and
-//! `session` serve command lines, which access the Pod through `pod_view`.
+//! `volumes` (the data that containers take from objects), `storage` (the limits of local storage), `handlers` (probes
+//! and hooks), `record_keeper` (records on disk), `client_report` (reports to the attached command line) and `ending`
+//! (the cause of the end). `server` and `session` serve command lines, which access the Pod through `pod_view`.
 
 mod added_container;
 mod admission;
@@ -32,6 +32,7 @@ mod recovery;
 mod running_machine;
 mod server;
 mod session;
+mod storage;
 mod supervised_pod;
 mod volumes;
 

@@ -190,3 +190,66 @@ fn a_pod_past_its_active_deadline_fails_at_once_and_is_terminated() {
     assert_eq!(world.exited("web", 0, exit(0)), ["stop sandbox"]);
     assert_eq!((world.phase().as_str(), world.pod.exit_code()), ("Failed", 1));
 }
+
+#[test]
+fn an_evicted_pod_fails_at_once_whatever_its_restart_policy_and_ends_within_a_second() {
+    let message = "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ".to_owned();
+    let evicted = |message: &str| Event::Evicted {
+        message: message.to_owned(),
+    };
+    let mut world = World::running(pod("Always", &["web", "log"]));
+    world.go_to(5);
+    assert_eq!(world.step(evicted(&message)), ["stop web 0", "stop log 0"]);
+    let status = world.status();
+    assert_eq!(
+        (
+            status.phase.as_deref(),
+            status.reason.as_deref(),
+            status.message.as_deref()
+        ),
+        (Some("Failed"), Some("Evicted"), Some(message.as_str()))
+    );
+    assert!(world.events().contains(&format!("!Evicted: {message}")));
+    let conditions = status.conditions.unwrap_or_default();
+    assert!(conditions.iter().all(|condition| condition.type_ != "DisruptionTarget"));
+    assert_eq!(world.step(evicted("again")), [""; 0]);
+    assert_eq!(world.events(), [""; 0]);
+    // The minimum between stop signal and SIGKILL is longer than the grace period.
+    world.reload();
+    assert_eq!(world.exited("web", 0, killed()), [""; 0]);
+    assert_eq!(world.go_to(7), ["kill log 0"]);
+    assert_eq!(world.exited("log", 0, killed()), ["stop sandbox"]);
+    world.lose_sandbox();
+    assert!(world.pod.has_ended());
+    assert_eq!(world.status().message, Some(message));
+}
+
+#[test]
+fn a_pod_that_has_ended_or_not_begun_is_not_evicted() {
+    let evicted = || Event::Evicted {
+        message: "x".to_owned(),
+    };
+    let mut world = World::running(pod("Never", &["web"]));
+    world.exited("web", 0, exit(0));
+    world.step(evicted());
+    assert_eq!((world.phase().as_str(), world.status().reason), ("Succeeded", None));
+    let mut world = World::new(pod("Never", &["web"]));
+    world.step(evicted());
+    assert_eq!((world.phase().as_str(), world.status().reason), ("Pending", None));
+}
+
+#[test]
+fn an_evicted_pod_does_not_exceed_its_deadline_as_well() {
+    let mut world = World::running(json!({"containers": containers(&["web"]), "activeDeadlineSeconds": 60}));
+    world.now = at(60);
+    world.step(Event::Evicted {
+        message: "x".to_owned(),
+    });
+    assert_eq!(world.status().reason.as_deref(), Some("Evicted"));
+    assert!(
+        world
+            .events()
+            .iter()
+            .all(|event| !event.starts_with("DeadlineExceeded"))
+    );
+}

@@ -146,6 +146,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 message
             })
         }),
+        text.clone().prop_map(|message| Event::Evicted { message }),
         text.clone()
             .prop_map(|message| Event::SupervisorRestartedAlone { message }),
         of.clone().prop_map(|of| Event::ImagePullStarted { of }),
