@@ -17,7 +17,8 @@ use super::super::pods::format::Format;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube get pods\n  microkube get pod web -o yaml\n  microkube get configmaps,secrets -A\n  microkube get pods -l \
-                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get -f shop/"
+                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get secret/db -o \
+                  go-template='{{.data.password | base64decode}}'\n  microkube get -f shop/"
 )]
 pub struct GetArgs {
     #[command(flatten)]
@@ -53,11 +54,12 @@ pub struct GetArgs {
 /// The output format.
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    /// Output format: json, yaml, kyaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     pub(super) output: Option<Format>,
-    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the jsonpath template
+    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the template
     #[arg(
         long,
         action = clap::ArgAction::Set,
