@@ -128,6 +128,19 @@ fn get_prints_kubectls_tables() {
     );
     assert_eq!(text("get cm -l app=shop -o jsonpath={.items[*].data.b}"), "2");
     assert_eq!(
+        text("get cm -l app=shop -o go-template={{range.items}}{{.metadata.name}},{{end}}"),
+        "shop-a,shop-assets,shop-settings,"
+    );
+    assert_eq!(
+        text("get secret shop-plain -o go-template={{.data.key|base64decode|len}}/{{.none}}"),
+        "5/<no value>"
+    );
+    let kyaml = text("get cm shop-settings -o kyaml");
+    assert!(
+        kyaml.starts_with("---\n{\n  apiVersion: \"v1\",\n  data: {\n    a: \"1\",\n") && kyaml.ends_with("},\n}\n"),
+        "{kyaml}"
+    );
+    assert_eq!(
         text("get cm -l app=shop --field-selector metadata.name=shop-a -o name"),
         "configmap/shop-a\n"
     );

@@ -77,7 +77,7 @@ fn unknown(text: &str) -> anyhow::Error {
 }
 
 fn go_template(text: &str) -> anyhow::Result<Format> {
-    let template = GoTemplate::parse(text).map_err(|error| anyhow!("error parsing template {}, {error}", text))?;
+    let template = GoTemplate::parse(text).map_err(|error| anyhow!("error parsing template {text}, {error}"))?;
     Ok(Format::GoTemplate(template, true))
 }
 
