@@ -105,6 +105,12 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
             "error reading --template /no/such",
         ),
         ("get pods -o go-template", 1, "no template given"),
+        ("get pods -o jsonpath --template={.a", 1, "unclosed action"),
+        (
+            "get pods --template={{.a}",
+            1,
+            "error parsing template {{.a}, template: output:1:",
+        ),
         ("get pods -o go-template={{.a}", 1, "bad character U+007D '}'"),
         ("get pods -o go-template={{nope}}", 1, "function \"nope\" not defined"),
         (

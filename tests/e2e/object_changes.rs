@@ -322,7 +322,7 @@ fn the_default_service_account_can_be_replaced_by_force() {
     let before = get("serviceaccount", "default");
     let labelled = json!({ "metadata": { "name": "default", "labels": { "by": "force" } } });
     let file = file_of("account.json", &[object("ServiceAccount", "default", &labelled)]);
-    let said = host().succeed(["replace", "--force", "-f", &file]);
+    let said = host().succeed(["replace", "--force", "-f", file.as_str()]);
     assert!(said.ends_with("serviceaccount/default replaced\n"), "{said}");
     let after = get("serviceaccount", "default");
     assert_eq!(after.pointer("/metadata/labels/by"), Some(&json!("force")));

@@ -57,8 +57,11 @@ pub(super) struct Show {
     /// Output format: json, yaml, kyaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
     /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
     /// custom-columns-file=PATH
-    #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse_before_template)]
     pub(super) output: Option<Format>,
+    /// The template or path for a format of -o that lacks it; a Go template if there is no -o
+    #[arg(long, value_name = "TEMPLATE")]
+    template: Option<String>,
     /// With --allow-missing-template-keys=false: fail if an object lacks a field of the template
     #[arg(
         long,
@@ -111,9 +114,13 @@ impl GetArgs {
 
 impl Show {
     /// Applies the options for templates to the format.
-    pub(super) fn prepare(&mut self) {
-        let format = self.output.take();
+    ///
+    /// # Errors
+    /// If the format lacks a template, or the template is invalid.
+    pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
+        let format = Format::with_template(self.output.take(), self.template.as_deref())?;
         self.output = format.map(|format| format.allowing_missing(self.allow_missing_template_keys));
+        Ok(())
     }
 
     /// Whether it is a table.

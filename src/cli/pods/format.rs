@@ -25,6 +25,8 @@ pub(in crate::cli) enum Format {
     /// The values that the template finds, in a JSON list.
     JsonPathAsJson(Template),
     CustomColumns(Vec<(String, Template)>),
+    /// A format of [`TEMPLATE_FORMATS`] whose template is in another argument.
+    WithoutTemplate(String),
     /// Go's template, and whether missing keys are printed as `<no value>`.
     GoTemplate(GoTemplate, bool),
 }
@@ -33,6 +35,19 @@ pub(in crate::cli) enum Format {
 pub(in crate::cli) const FORMATS: &str = "json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, \
      jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or \
      custom-columns-file=PATH";
+
+/// The formats with a template, or the path of one.
+const TEMPLATE_FORMATS: [&str; 7] = [
+    "jsonpath",
+    "jsonpath-as-json",
+    "jsonpath-file",
+    "go-template",
+    "go-template-file",
+    "template",
+    "templatefile",
+];
+
+const NO_TEMPLATE: &str = "template format specified but no template given";
 
 /// Maximum size of a file with a template or with columns: that of a template.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -48,10 +63,7 @@ impl FromStr for Format {
                 "yaml" => Self::Yaml,
                 "kyaml" => Self::Kyaml,
                 "name" => Self::Name,
-                "jsonpath" | "jsonpath-as-json" | "jsonpath-file" | "go-template" | "go-template-file" | "template"
-                | "templatefile" => {
-                    bail!("template format specified but no template given")
-                }
+                text if TEMPLATE_FORMATS.contains(&text) => bail!(NO_TEMPLATE),
                 "custom-columns" => bail!("custom-columns format specified but no custom columns given"),
                 "custom-columns-file" => bail!("custom-columns-file format specified but no custom columns file given"),
                 _ => return Err(unknown(text)),
@@ -203,6 +215,30 @@ impl Objects {
 }
 
 impl Format {
+    /// The format for a verb with the argument `--template`, which [`Format::with_template`] adds.
+    ///
+    /// # Errors
+    /// If the format is unknown, or its template is invalid.
+    pub(in crate::cli) fn parse_before_template(text: &str) -> anyhow::Result<Self> {
+        if TEMPLATE_FORMATS.contains(&text) {
+            return Ok(Self::WithoutTemplate(text.to_owned()));
+        }
+        text.parse()
+    }
+
+    /// The format with the template of `--template`. Without a format, it is a Go template.
+    ///
+    /// # Errors
+    /// If the format lacks a template, or the template is invalid.
+    pub(in crate::cli) fn with_template(format: Option<Self>, template: Option<&str>) -> anyhow::Result<Option<Self>> {
+        match (format, template.filter(|template| !template.is_empty())) {
+            (Some(Self::WithoutTemplate(name)), Some(template)) => Ok(Some(format!("{name}={template}").parse()?)),
+            (Some(Self::WithoutTemplate(_)), None) => bail!(NO_TEMPLATE),
+            (None, Some(template)) => Ok(Some(go_template(template)?)),
+            (format, _) => Ok(format),
+        }
+    }
+
     /// The format in which missing fields of templates are errors, unless they are allowed.
     pub(in crate::cli) fn allowing_missing(self, allows_missing: bool) -> Self {
         match self {
@@ -220,6 +256,7 @@ impl Format {
     pub(in crate::cli) fn print(&self, objects: &Objects, headers: bool) -> anyhow::Result<String> {
         Ok(match self {
             Self::Wide => String::new(),
+            Self::WithoutTemplate(_) => bail!(NO_TEMPLATE),
             Self::Json => json_text(&objects.as_one())?,
             Self::Yaml => yaml::document(&objects.as_one()),
             Self::Kyaml => yaml::kyaml::document(&objects.as_one()),
@@ -376,6 +413,29 @@ mod tests {
         for format in ["go-template-file", "templatefile"] {
             assert_eq!(print(&format!("{format}={}", path.display()), &one), "Pod\n");
         }
+    }
+
+    #[test]
+    fn a_template_can_be_an_argument_for_itself() {
+        let format = |format: &str, template| {
+            let format = Some(format).filter(|format| !format.is_empty());
+            let format = format.map(|format| Format::parse_before_template(format).unwrap());
+            Format::with_template(format, template).map_err(|error| error.to_string())
+        };
+        let parsed = |text: &str| Ok(Some(text.parse::<Format>().unwrap()));
+        assert_eq!(format("", Some("{{.a}}")), parsed("go-template={{.a}}"));
+        assert_eq!(format("template", Some("{{.a}}")), parsed("go-template={{.a}}"));
+        assert_eq!(format("jsonpath", Some("{.a}")), parsed("jsonpath={.a}"));
+        assert_eq!(format("json", Some("{{.a}}")), Ok(Some(Format::Json)));
+        assert_eq!(format("", None), Ok(None));
+        for template in [None, Some("")] {
+            assert_eq!(format("go-template", template), Err(NO_TEMPLATE.to_owned()));
+        }
+        assert!(
+            format("go-template", Some("{{"))
+                .unwrap_err()
+                .contains("unclosed action")
+        );
     }
 
     #[test]
