@@ -119,7 +119,6 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
             "error reading --template /no/such",
         ),
         ("get pods -o go-template-file=/dev/zero", 1, "larger than 65536 bytes"),
-        ("get pods -o go-template={{.kind.none}}", 1, "error executing template"),
         ("get pods -o custom-columns-file=/dev/null", 1, "missing header line"),
         ("get pods --sort-by={.a", 1, "--sort-by"),
         ("get pods --subresource=scale", 1, "--subresource"),
