@@ -140,14 +140,14 @@ fn get_prints_kubectls_tables() {
         (failed.code(), &*failed.stderr),
         (
             1,
-            "error: error executing template \"a{{.data.a.b}}\": template: output:1:10: executing \"output\" at <.data.a.b>: can't \
+            "error: error executing template \"a{{.data.a.b}}\": template: output:1:8: executing \"output\" at <.data.a.b>: can't \
              evaluate field b in type interface {}\n"
         )
     );
     assert!(
         failed
             .stdout
-            .starts_with("aError executing template: template: output:1:10: ")
+            .starts_with("aError executing template: template: output:1:8: ")
             && failed
                 .stdout
                 .contains("\n\ttemplate was:\n\t\ta{{.data.a.b}}\n\traw data was:\n\t\t{\"apiVersion\":\"v1\",")
