@@ -316,7 +316,9 @@ fn recreate(
     let target = Target::of(kind, value)?;
     let configuration = last_applied::record(value.clone()).map_err(|error| ChangeError::Object(error.into()))?;
     replaced.delete(paths, kind, &target.key, &|_| Ok(()))?;
-    let created = objects.create(kind, &configuration).map_err(ChangeError::Object)?;
+    let created = objects
+        .create_again(kind, &configuration)
+        .map_err(ChangeError::Object)?;
     Ok(Written::of(Outcome::Configured, created))
 }
 

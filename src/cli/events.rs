@@ -42,8 +42,9 @@ pub struct EventsArgs {
     /// After listing the events, watch for more
     #[arg(short, long)]
     watch: bool,
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    /// Output format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
     output: Option<Format>,
     /// Don't print column headers

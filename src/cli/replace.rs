@@ -109,7 +109,7 @@ fn replace(node: &NodeObjects, configuration: &Configuration, args: &ReplaceArgs
     }
     let replaced = if args.force {
         args.replaced.delete(node.paths(), kind, &target.key, &emit)?;
-        node.objects.create(kind, &value)
+        node.objects.create_again(kind, &value)
     } else {
         node.objects.replace(kind, &value).map(Written::into_object)
     };

@@ -14,8 +14,9 @@ pub(super) struct OutputArgs {
     /// `client` or `server`: check and print the objects without writing them
     #[arg(long, value_enum, default_value_t = DryRun::None, value_name = "WHERE")]
     pub(super) dry_run: DryRun,
-    /// Output format, with all defaults filled in: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    /// Output format, with all defaults filled in: json, yaml, kyaml, name, jsonpath=TEMPLATE,
+    /// jsonpath-as-json=TEMPLATE, jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
     pub(super) output: Option<Format>,
 }

@@ -46,8 +46,9 @@ pub struct WaitArgs {
     /// How long to wait before giving up, such as 30s or 5m; 0 checks once, a negative value waits a week
     #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     timeout: Timeout,
-    /// Print the objects in this format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    /// Print the objects in this format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
     output: Option<Format>,
 }

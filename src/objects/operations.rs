@@ -235,8 +235,7 @@ impl Objects {
     pub fn delete(&self, kind: &'static Kind, key: &Key, deletion: &Deletion) -> Result<Written, ObjectError> {
         let deleted = self.remove(kind, key, deletion)?;
         if let (Written::Removed(_), Some(namespace)) = (&deleted, &key.namespace)
-            && kind.kind == "ServiceAccount"
-            && key.name == DEFAULT_ACCOUNT
+            && comes_back(kind, key)
             && let Err(error) = self.bring_account_back(namespace)
         {
             // The deletion has succeeded. Later commands try again.
@@ -248,7 +247,22 @@ impl Objects {
         Ok(deleted)
     }
 
-    /// Like [`Self::delete`], to create the same object again.
+    /// Creates an object again after [`Self::delete`]. One that has come back meanwhile is replaced.
+    ///
+    /// # Errors
+    /// See [`Self::create`].
+    pub fn create_again(&self, kind: &'static Kind, value: &Value) -> Result<Object, ObjectError> {
+        let key = key_in(kind, value);
+        match self.create(kind, value) {
+            Err(error) if error.is_already_exists() && comes_back(kind, &key) => {
+                self.remove(kind, &key, &Deletion::default())?;
+                self.create(kind, value)
+            }
+            created => created,
+        }
+    }
+
+    /// Like [`Self::delete`], but nothing comes back.
     ///
     /// # Errors
     /// See [`Self::delete`].
@@ -262,6 +276,11 @@ impl Objects {
             .find(&namespaces::namespace_resource(), &Key::cluster(namespace))?;
         found.map_or(Ok(()), |found| namespaces::ensure_account(&self.store, &found))
     }
+}
+
+/// Whether there is another object with this name soon after it was deleted.
+fn comes_back(kind: &Kind, key: &Key) -> bool {
+    kind.kind == "ServiceAccount" && key.name == DEFAULT_ACCOUNT
 }
 
 /// The key of the object in a request.

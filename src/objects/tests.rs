@@ -290,10 +290,27 @@ fn every_namespace_has_the_service_account_default() {
         let first = objects.get(kind("sa"), &key).unwrap();
         objects.delete(kind("sa"), &key, &Deletion::default()).unwrap();
         assert_ne!(objects.get(kind("sa"), &key).unwrap().uid(), first.uid(), "{namespace}");
-        // A replacement takes its place.
-        objects.remove(kind("sa"), &key, &Deletion::default()).unwrap();
-        objects.create(kind("sa"), &account).unwrap();
+        // A replacement takes the place of the one that came back.
+        let labelled = json!({ "metadata": { "name": "default", "namespace": namespace, "labels": { "a": "b" } } });
+        objects.create_again(kind("sa"), &labelled).unwrap();
+        let replaced = objects.get(kind("sa"), &key).unwrap();
+        assert_eq!(
+            replaced.value().pointer("/metadata/labels/a"),
+            Some(&json!("b")),
+            "{namespace}"
+        );
     }
+}
+
+#[test]
+fn only_an_object_that_comes_back_is_replaced_when_it_is_created_again() {
+    let node = Node::new();
+    node.objects.create(kind("cm"), &named("c", json!({}))).unwrap();
+    let error = node
+        .objects
+        .create_again(kind("cm"), &named("c", json!({})))
+        .unwrap_err();
+    assert!(error.is_already_exists());
 }
 
 #[test]

@@ -315,6 +315,21 @@ fn replace_needs_the_object_and_its_current_version() {
     );
 }
 
+/// A deleted ServiceAccount `default` comes back at once.
+#[test]
+fn the_default_service_account_can_be_replaced_by_force() {
+    let _alone = alone();
+    let before = get("serviceaccount", "default");
+    let labelled = json!({ "metadata": { "name": "default", "labels": { "by": "force" } } });
+    let file = file_of("account.json", &[object("ServiceAccount", "default", &labelled)]);
+    let said = host().succeed(["replace", "--force", "-f", file.as_str()]);
+    assert!(said.ends_with("serviceaccount/default replaced\n"), "{said}");
+    let after = get("serviceaccount", "default");
+    assert_eq!(after.pointer("/metadata/labels/by"), Some(&json!("force")));
+    assert_ne!(after.pointer("/metadata/uid"), before.pointer("/metadata/uid"));
+    host().succeed(["label", "serviceaccount", "default", "by-"]);
+}
+
 #[test]
 fn edit_applies_what_the_editor_leaves() {
     let _alone = alone();

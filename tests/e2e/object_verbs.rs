@@ -128,6 +128,40 @@ fn get_prints_kubectls_tables() {
     );
     assert_eq!(text("get cm -l app=shop -o jsonpath={.items[*].data.b}"), "2");
     assert_eq!(
+        text("get cm -l app=shop -o go-template={{range.items}}{{.metadata.name}},{{end}}"),
+        "shop-a,shop-assets,shop-settings,"
+    );
+    assert_eq!(
+        text("get secret shop-plain -o go-template={{.data.key|base64decode|len}}/{{.none}}"),
+        "5/<no value>"
+    );
+    let failed = host().output("get cm shop-settings -o go-template=a{{.data.a.b}}".split(' '));
+    assert_eq!(
+        (failed.code(), &*failed.stderr),
+        (
+            1,
+            "error: error executing template \"a{{.data.a.b}}\": template: output:1:8: executing \"output\" at <.data.a.b>: can't \
+             evaluate field b in type interface {}\n"
+        )
+    );
+    assert!(
+        failed
+            .stdout
+            .starts_with("aError executing template: template: output:1:8: ")
+            && failed
+                .stdout
+                .contains("\n\ttemplate was:\n\t\ta{{.data.a.b}}\n\traw data was:\n\t\t{\"apiVersion\":\"v1\",")
+            && failed
+                .stdout
+                .contains("\n\tobject given to template engine was:\n\t\tmap[apiVersion:v1 data:map[a:1 b:2] "),
+        "{failed:?}"
+    );
+    let kyaml = text("get cm shop-settings -o kyaml");
+    assert!(
+        kyaml.starts_with("---\n{\n  apiVersion: \"v1\",\n  data: {\n    a: \"1\",\n") && kyaml.ends_with("},\n}\n"),
+        "{kyaml}"
+    );
+    assert_eq!(
         text("get cm -l app=shop --field-selector metadata.name=shop-a -o name"),
         "configmap/shop-a\n"
     );

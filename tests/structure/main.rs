@@ -39,6 +39,7 @@ const CRATES: &[&[&str]] = &[
     &["microkube-erofs"],
     &[
         "microkube-base",
+        "microkube-go-template",
         "microkube-patch",
         "microkube-protocol",
         "microkube-seccomp",

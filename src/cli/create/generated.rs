@@ -36,8 +36,9 @@ pub(super) struct GeneratedArgs {
     _validate: ValidateArg,
     #[command(flatten)]
     _field_manager: FieldManagerArg,
-    /// Output format: json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
+    /// Output format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
     output: Option<Format>,
 }

@@ -17,7 +17,8 @@ use super::super::pods::format::Format;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube get pods\n  microkube get pod web -o yaml\n  microkube get configmaps,secrets -A\n  microkube get pods -l \
-                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get -f shop/"
+                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get secret/db -o \
+                  go-template='{{.data.password | base64decode}}'\n  microkube get -f shop/"
 )]
 pub struct GetArgs {
     #[command(flatten)]
@@ -53,11 +54,15 @@ pub struct GetArgs {
 /// The output format.
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Output format: json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH
-    #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
+    /// Output format: json, yaml, kyaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
+    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
+    /// custom-columns-file=PATH
+    #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse_before_template)]
     pub(super) output: Option<Format>,
-    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the jsonpath template
+    /// The template or path for a format of -o that lacks it; a Go template if there is no -o
+    #[arg(long, value_name = "TEMPLATE")]
+    template: Option<String>,
+    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the template
     #[arg(
         long,
         action = clap::ArgAction::Set,
@@ -109,9 +114,13 @@ impl GetArgs {
 
 impl Show {
     /// Applies the options for templates to the format.
-    pub(super) fn prepare(&mut self) {
-        let format = self.output.take();
+    ///
+    /// # Errors
+    /// If the format lacks a template, or the template is invalid.
+    pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
+        let format = Format::with_template(self.output.take(), self.template.as_deref())?;
         self.output = format.map(|format| format.allowing_missing(self.allow_missing_template_keys));
+        Ok(())
     }
 
     /// Whether it is a table.

@@ -22,7 +22,7 @@ pub use arguments::GetArgs;
 use arguments::{Show, shown};
 
 pub(super) fn run(mut args: GetArgs) -> Result<ExitCode, Failure> {
-    args.show.prepare();
+    args.show.prepare().map_err(Failure::from)?;
     let field_selector = args.field_selector.field_selector.as_ref();
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
     args.check(&requested)?;

@@ -223,13 +223,18 @@ fn missing_fields_of_templates_can_be_errors() {
     let store = store();
     let shown = |words: &str| {
         let mut args = args(words);
-        args.show.prepare();
+        args.show.prepare().unwrap();
         let requested = requested(&args).unwrap();
         let listings = read(&Reader::new(store.paths.clone()), &requested, &args.show).unwrap();
         let shown = text(&listings, &requested, &args.show, later());
         shown.map_err(|error| error.to_string())
     };
     assert_eq!(shown("cm a -o jsonpath={.none}"), Ok(String::new()));
+    assert_eq!(shown("cm a --template {{.kind}}"), Ok("ConfigMap".to_owned()));
+    assert_eq!(
+        shown("cm a -o template --template={{.none}}"),
+        Ok("<no value>".to_owned())
+    );
     assert_eq!(
         shown("cm a -o jsonpath={.none} --allow-missing-template-keys=false"),
         Err("error executing jsonpath \"{.none}\": Error executing template: none is not found".to_owned())

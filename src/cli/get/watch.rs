@@ -80,8 +80,11 @@ impl<'a> Output<'a> {
             let has_event = self.args.output_watch_events;
             match format {
                 Format::Json if has_event => text += &event_line(event, &object)?,
-                Format::Yaml => {
-                    text.push_str("---\n");
+                Format::Yaml | Format::Kyaml => {
+                    // KYAML has it already.
+                    if *format == Format::Yaml {
+                        text.push_str("---\n");
+                    }
                     let object = match has_event {
                         true => json!({ "object": object, "type": event }),
                         false => object,

@@ -297,7 +297,8 @@ pub(in crate::cli) fn kind_and_name(word: &str) -> anyhow::Result<(&'static Kind
 /// If no kind has this name.
 pub(in crate::cli) fn kind_named(name: &str) -> anyhow::Result<&'static Kind> {
     kinds::named(name).ok_or_else(|| {
-        anyhow!("microkube doesn't have a resource type {name:?}; `microkube api-resources` lists the types")
+        // kubectl's words, so that scripts find them.
+        anyhow!("the server doesn't have a resource type {name:?}")
     })
 }
 
@@ -364,7 +365,7 @@ mod tests {
     fn contradicting_and_unknown_names_are_refused() {
         let default = scope(None, false);
         for (words, part) in [
-            (&["nodes"][..], "microkube doesn't have a resource type \"nodes\""),
+            (&["nodes"][..], "the server doesn't have a resource type \"nodes\""),
             (&["cm,nodes"], "resource type \"nodes\""),
             (&["job/a"], "resource type \"job\""),
             (&["cm", "cm/a"], "there is no need to specify a resource type"),

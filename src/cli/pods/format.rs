@@ -4,10 +4,11 @@ use std::io::Read as _;
 use std::str::FromStr;
 
 use anyhow::{Context as _, anyhow, bail};
+use microkube_go_template::{Template as GoTemplate, go_text};
 use serde_json::{Value, json};
 
 use super::super::jsonpath::Template;
-use super::super::print::escaped;
+use super::super::print::{emit, escaped};
 use super::super::table::table;
 use super::super::yaml;
 
@@ -18,16 +19,35 @@ pub(in crate::cli) enum Format {
     Wide,
     Json,
     Yaml,
+    Kyaml,
     Name,
     JsonPath(Template),
     /// The values that the template finds, in a JSON list.
     JsonPathAsJson(Template),
     CustomColumns(Vec<(String, Template)>),
+    /// A format of [`TEMPLATE_FORMATS`] whose template is in another argument.
+    WithoutTemplate(String),
+    /// Go's template, and whether missing keys are printed as `<no value>`.
+    GoTemplate(GoTemplate, bool),
 }
 
 /// The formats in help texts and messages, except wide.
-pub(in crate::cli) const FORMATS: &str = "json, yaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, \
-     jsonpath-file=PATH, custom-columns=NAME:PATH,… or custom-columns-file=PATH";
+pub(in crate::cli) const FORMATS: &str = "json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, \
+     jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or \
+     custom-columns-file=PATH";
+
+/// The formats with a template, or the path of one.
+const TEMPLATE_FORMATS: [&str; 7] = [
+    "jsonpath",
+    "jsonpath-as-json",
+    "jsonpath-file",
+    "go-template",
+    "go-template-file",
+    "template",
+    "templatefile",
+];
+
+const NO_TEMPLATE: &str = "template format specified but no template given";
 
 /// Maximum size of a file with a template or with columns: that of a template.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -41,10 +61,9 @@ impl FromStr for Format {
                 "wide" => Self::Wide,
                 "json" => Self::Json,
                 "yaml" => Self::Yaml,
+                "kyaml" => Self::Kyaml,
                 "name" => Self::Name,
-                "jsonpath" | "jsonpath-as-json" | "jsonpath-file" => {
-                    bail!("template format specified but no template given")
-                }
+                text if TEMPLATE_FORMATS.contains(&text) => bail!(NO_TEMPLATE),
                 "custom-columns" => bail!("custom-columns format specified but no custom columns given"),
                 "custom-columns-file" => bail!("custom-columns-file format specified but no custom columns file given"),
                 _ => return Err(unknown(text)),
@@ -52,6 +71,8 @@ impl FromStr for Format {
             Some(("jsonpath", template)) => Self::JsonPath(Template::parse(template)?),
             Some(("jsonpath-as-json", template)) => Self::JsonPathAsJson(Template::parse(template)?),
             Some(("jsonpath-file", path)) => Self::JsonPath(Template::parse(&file(path)?)?),
+            Some(("go-template" | "template", template)) => go_template(template)?,
+            Some(("go-template-file" | "templatefile", path)) => go_template(&file(path)?)?,
             Some(("custom-columns", columns)) => Self::CustomColumns(custom_columns(columns)?),
             Some(("custom-columns-file", path)) => columns_of_file(&file(path)?)?,
             Some(_) => return Err(unknown(text)),
@@ -62,8 +83,14 @@ impl FromStr for Format {
 fn unknown(text: &str) -> anyhow::Error {
     anyhow!(
         "unable to match a printer suitable for the output format {text:?}, allowed formats are: \
-         custom-columns,custom-columns-file,json,jsonpath,jsonpath-as-json,jsonpath-file,name,wide,yaml"
+         custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,\
+         kyaml,name,template,templatefile,wide,yaml"
     )
+}
+
+fn go_template(text: &str) -> anyhow::Result<Format> {
+    let template = GoTemplate::parse(text).map_err(|error| anyhow!("error parsing template {text}, {error}"))?;
+    Ok(Format::GoTemplate(template, true))
 }
 
 /// The text in a file.
@@ -188,11 +215,36 @@ impl Objects {
 }
 
 impl Format {
+    /// The format for a verb with the argument `--template`, which [`Format::with_template`] adds.
+    ///
+    /// # Errors
+    /// If the format is unknown, or its template is invalid.
+    pub(in crate::cli) fn parse_before_template(text: &str) -> anyhow::Result<Self> {
+        if TEMPLATE_FORMATS.contains(&text) {
+            return Ok(Self::WithoutTemplate(text.to_owned()));
+        }
+        text.parse()
+    }
+
+    /// The format with the template of `--template`. Without a format, it is a Go template.
+    ///
+    /// # Errors
+    /// If the format lacks a template, or the template is invalid.
+    pub(in crate::cli) fn with_template(format: Option<Self>, template: Option<&str>) -> anyhow::Result<Option<Self>> {
+        match (format, template.filter(|template| !template.is_empty())) {
+            (Some(Self::WithoutTemplate(name)), Some(template)) => Ok(Some(format!("{name}={template}").parse()?)),
+            (Some(Self::WithoutTemplate(_)), None) => bail!(NO_TEMPLATE),
+            (None, Some(template)) => Ok(Some(go_template(template)?)),
+            (format, _) => Ok(format),
+        }
+    }
+
     /// The format in which missing fields of templates are errors, unless they are allowed.
     pub(in crate::cli) fn allowing_missing(self, allows_missing: bool) -> Self {
         match self {
             Self::JsonPath(template) => Self::JsonPath(template.allowing_missing(allows_missing)),
             Self::JsonPathAsJson(template) => Self::JsonPathAsJson(template.allowing_missing(allows_missing)),
+            Self::GoTemplate(template, _) => Self::GoTemplate(template, allows_missing),
             other => other,
         }
     }
@@ -204,8 +256,11 @@ impl Format {
     pub(in crate::cli) fn print(&self, objects: &Objects, headers: bool) -> anyhow::Result<String> {
         Ok(match self {
             Self::Wide => String::new(),
+            Self::WithoutTemplate(_) => bail!(NO_TEMPLATE),
             Self::Json => json_text(&objects.as_one())?,
             Self::Yaml => yaml::document(&objects.as_one()),
+            Self::Kyaml => yaml::kyaml::document(&objects.as_one()),
+            Self::GoTemplate(template, allows_missing) => executed(template, &objects.as_one(), *allows_missing)?,
             Self::Name => objects.each().iter().map(|object| name(object) + "\n").collect(),
             Self::JsonPath(template) => template.render(&objects.as_one())?,
             Self::JsonPathAsJson(template) => escaped(&template.render_as_json(&objects.as_one())?),
@@ -224,28 +279,31 @@ impl Format {
     }
 }
 
+/// What a template makes of an object. If it fails, its output until then and the object are printed, as in kubectl.
+fn executed(template: &GoTemplate, object: &Value, allows_missing: bool) -> anyhow::Result<String> {
+    template.render(object, allows_missing).or_else(|error| {
+        let text = template.text();
+        let data = object.to_string();
+        let data = data.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+        emit(&format!(
+            "{}Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t\
+             {text}\n\traw data was:\n\t\t{data}\n\tobject given to template engine was:\n\t\t{}\n\n",
+            error.output(),
+            go_text(object)
+        ))?;
+        bail!("error executing template {text:?}: {error}")
+    })
+}
+
 fn custom_cell(template: &Template, object: &Value) -> anyhow::Result<String> {
     let found = template.find(object)?;
+    // kubectl shows these with Go's `fmt`.
     let texts: Vec<String> = found.into_iter().map(go_text).collect();
     Ok(if texts.is_empty() {
         "<none>".to_owned()
     } else {
         texts.join(",")
     })
-}
-
-/// A value as printed by Go's `fmt`, which kubectl's columns show.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Array(list) => format!("[{}]", list.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let entries = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value)));
-            format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
-        }
-    }
 }
 
 /// `pod/web`, `storageclass.storage.k8s.io/fast`
@@ -295,6 +353,10 @@ mod tests {
             print("yaml", &one),
             "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    a: b\n  name: web\n"
         );
+        assert_eq!(
+            print("kyaml", &one),
+            "---\n{\n  apiVersion: \"v1\",\n  kind: \"Pod\",\n  metadata: {\n    labels: {\n      a: \"b\",\n    },\n    name: \"web\",\n  },\n}\n"
+        );
         assert!(print("yaml", &list).ends_with("kind: List\nmetadata:\n  resourceVersion: \"\"\n"));
         assert!(print("json", &one).starts_with("{\n    \"apiVersion\": \"v1\",\n    \"kind\": \"Pod\",\n"));
         assert_eq!(
@@ -333,6 +395,61 @@ mod tests {
     }
 
     #[test]
+    fn go_templates_are_applied_to_one_object_or_the_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("template");
+        std::fs::write(&path, "{{.kind}}\n").unwrap();
+        let one = Objects::of(&[pod("web")], true).unwrap();
+        let list = Objects::of(&[pod("a"), pod("b")], true).unwrap();
+        assert_eq!(print("go-template={{.metadata.name}}", &one), "web");
+        assert_eq!(
+            print("template={{.metadata.labels}} {{.none}}", &one),
+            "map[a:b] <no value>"
+        );
+        assert_eq!(
+            print("go-template={{range .items}}{{.metadata.name}},{{end}}", &list),
+            "a,b,"
+        );
+        for format in ["go-template-file", "templatefile"] {
+            assert_eq!(print(&format!("{format}={}", path.display()), &one), "Pod\n");
+        }
+    }
+
+    #[test]
+    fn a_template_can_be_an_argument_for_itself() {
+        let format = |format: &str, template| {
+            let format = Some(format).filter(|format| !format.is_empty());
+            let format = format.map(|format| Format::parse_before_template(format).unwrap());
+            Format::with_template(format, template).map_err(|error| error.to_string())
+        };
+        let parsed = |text: &str| Ok(Some(text.parse::<Format>().unwrap()));
+        assert_eq!(format("", Some("{{.a}}")), parsed("go-template={{.a}}"));
+        assert_eq!(format("template", Some("{{.a}}")), parsed("go-template={{.a}}"));
+        assert_eq!(format("jsonpath", Some("{.a}")), parsed("jsonpath={.a}"));
+        assert_eq!(format("json", Some("{{.a}}")), Ok(Some(Format::Json)));
+        assert_eq!(format("", None), Ok(None));
+        for template in [None, Some("")] {
+            assert_eq!(format("go-template", template), Err(NO_TEMPLATE.to_owned()));
+        }
+        assert!(
+            format("go-template", Some("{{"))
+                .unwrap_err()
+                .contains("unclosed action")
+        );
+    }
+
+    #[test]
+    fn failed_go_templates_name_the_place() {
+        let one = Objects::of(&[pod("web")], true).unwrap();
+        let format: Format = "go-template={{.kind.none}}".parse().unwrap();
+        assert_eq!(
+            format.print(&one, true).unwrap_err().to_string(),
+            "error executing template \"{{.kind.none}}\": template: output:1:7: executing \"output\" at <.kind.none>: \
+             can't evaluate field none in type interface {}"
+        );
+    }
+
+    #[test]
     fn missing_fields_are_errors_on_request() {
         let one = Objects::of(&[pod("web")], true).unwrap();
         for format in ["jsonpath={.none}", "jsonpath-as-json={.none}"] {
@@ -341,6 +458,12 @@ mod tests {
             let error = format.allowing_missing(false).print(&one, true).unwrap_err();
             assert!(error.to_string().ends_with("none is not found"), "{error}");
         }
+        let format: Format = "go-template={{.none}}".parse().unwrap();
+        let error = format.allowing_missing(false).print(&one, true).unwrap_err();
+        assert!(
+            error.to_string().ends_with("map has no entry for key \"none\""),
+            "{error}"
+        );
     }
 
     #[test]
@@ -367,7 +490,10 @@ mod tests {
     #[test]
     fn unknown_formats_are_refused_with_a_list_of_the_known_ones() {
         for (format, part) in [
-            ("xml", "allowed formats are: custom-columns,custom-columns-file,json"),
+            (
+                "xml",
+                "allowed formats are: custom-columns,custom-columns-file,go-template",
+            ),
             ("jsonpath", "no template given"),
             ("jsonpath-file", "no template given"),
             ("jsonpath-file=/no/such", "error reading --template /no/such"),
@@ -376,6 +502,14 @@ mod tests {
             ("custom-columns-file=/dev/null", "missing header line"),
             ("jsonpath-as-json={.a", "unclosed action"),
             ("jsonpath={.a", "unclosed action"),
+            ("go-template", "no template given"),
+            ("templatefile", "no template given"),
+            ("go-template-file=/no/such", "error reading --template /no/such"),
+            (
+                "go-template={{.a}",
+                "error parsing template {{.a}, template: output:1: bad character U+007D '}'",
+            ),
+            ("template={{foo}}", "function \"foo\" not defined"),
             ("custom-columns=A", "expected <header>:<json-path-expr>"),
             ("xml=1", "allowed formats"),
         ] {

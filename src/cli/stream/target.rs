@@ -22,7 +22,7 @@ pub(in crate::cli) fn pod_name(resource: &str) -> anyhow::Result<&str> {
         Some(("pod" | "pods" | "po", _)) => {
             bail!("arguments in resource/name form must have a single resource and name: {resource:?}")
         }
-        Some((kind, _)) => bail!("microkube doesn't have a resource type {kind:?}, only pods"),
+        Some((kind, _)) => bail!("the server doesn't have a resource type {kind:?}, only pods"),
     }
 }
 

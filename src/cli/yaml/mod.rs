@@ -4,6 +4,9 @@
 //! Two rules differ. Characters that could mislead a reader of a terminal, such as those that change the direction of
 //! text, are always escaped. Numbers too large for a double are quoted, because not all readers take them for strings.
 
+pub(super) mod kyaml;
+#[cfg(test)]
+mod kyaml_tests;
 mod order;
 mod plain;
 mod scalar;

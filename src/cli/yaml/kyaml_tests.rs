@@ -1,0 +1,43 @@
+//! KYAML against kubectl's.
+
+use serde_json::Value;
+
+use super::kyaml::document;
+
+/// Compares with what kubectl 1.36 prints for a value.
+fn check(json: &str, expected: &str) {
+    let value: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(document(&value), expected);
+    let read: Value = serde_yaml::from_str(expected).unwrap();
+    assert_eq!(read, value);
+}
+
+#[test]
+fn strings_are_quoted_and_those_of_several_lines_stand_on_lines() {
+    check(
+        include_str!("kyaml_tests/strings.json"),
+        include_str!("kyaml_tests/strings.yaml"),
+    );
+}
+
+#[test]
+fn brackets_stand_together_if_all_elements_have_some() {
+    check(
+        include_str!("kyaml_tests/collections.json"),
+        include_str!("kyaml_tests/collections.yaml"),
+    );
+}
+
+#[test]
+fn keys_are_only_quoted_if_a_reader_could_take_them_for_something_else() {
+    check(
+        include_str!("kyaml_tests/keys.json"),
+        include_str!("kyaml_tests/keys.yaml"),
+    );
+}
+
+#[test]
+fn control_characters_are_escaped() {
+    let value = Value::from("a\u{1}\u{1b}\u{7f}\u{9b}b");
+    assert_eq!(document(&value), "---\n\"a\\x01\\e\\x7f\\u009bb\"\n");
+}
