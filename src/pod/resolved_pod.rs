@@ -255,4 +255,29 @@ mod tests {
         let long = format!("{}-{}", "a".repeat(62), "b".repeat(20));
         assert_eq!(hostname(&pod(&long, None)), "a".repeat(62));
     }
+
+    #[test]
+    fn an_image_volume_has_the_layers_of_its_image() {
+        let mut pod = pod("web", None);
+        let volumes =
+            serde_json::json!([{ "name": "data", "emptyDir": {} }, { "name": "model", "image": { "reference": "m" } }]);
+        let spec = pod.spec.get_or_insert_default();
+        spec.volumes = serde_json::from_value(volumes).unwrap();
+        let resolved = ResolvedPod {
+            pod: &pod,
+            hostname: "web".to_owned(),
+            status: PodStatusFields::default(),
+            host_memory_bytes: 0,
+        };
+        let layers = ["l1", "l0"].map(str::to_owned).to_vec();
+        let volumes = resolved.volumes(&HashMap::from([("model".to_owned(), layers.clone())]));
+        let volumes = volumes.unwrap();
+        assert!(volumes[0].empty_dir.is_some() && volumes[0].image.is_none());
+        assert_eq!(
+            (volumes[1].name.as_str(), &volumes[1].image.layer_ids),
+            ("model", &layers)
+        );
+        let error = resolved.volumes(&HashMap::new()).unwrap_err().to_string();
+        assert_eq!(error, "the image of volume \"model\" is missing");
+    }
 }
