@@ -17,7 +17,7 @@ use super::super::pods::format::Format;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube get pods\n  microkube get pod web -o yaml\n  microkube get configmaps,secrets -A\n  microkube get pods -l \
-                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get -f shop/"
+                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get events --field-selector involvedObject.name=web\n  microkube get -f shop/"
 )]
 pub struct GetArgs {
     #[command(flatten)]
