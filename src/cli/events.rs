@@ -22,8 +22,8 @@ use crate::pod::changes::{Changed, Changes};
 use crate::pod::object_event_changes::ObjectEventChanges;
 use crate::state::{EventRecord, InvolvedObject, Paths, PodRecords};
 use crate::stderr::say;
-pub(super) use seen::COMPONENT;
-use seen::{Seen, Selection, Shown};
+use seen::Shown;
+pub(super) use seen::{COMPONENT, Seen, Selection};
 
 /// List events of Pods, volume claims and volumes
 #[derive(Debug, clap::Args)]
@@ -169,7 +169,7 @@ fn text(
 }
 
 /// The event as a Kubernetes API object.
-fn object(seen: &Seen) -> Event {
+pub(super) fn object(seen: &Seen) -> Event {
     let event = &seen.event;
     let InvolvedObject {
         kind: of_kind,
@@ -210,20 +210,39 @@ fn object(seen: &Seen) -> Event {
 
 /// Shows the events so far, then new and repeated ones until the output is closed.
 fn watch(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<ExitCode, Failure> {
+    let mut columns = Columns::default();
+    let mut header = !args.no_headers;
+    let show = |new: &[Seen]| -> anyhow::Result<()> {
+        emit(&text(new, args, &mut columns, header, Timestamp::now())?)?;
+        header = false;
+        Ok(())
+    };
+    Ok(follow(paths, selection, true, show)?)
+}
+
+/// Passes the events so far on if `lists_first`, then new and repeated ones, until `show` fails.
+///
+/// # Errors
+/// If `show` fails, or the events cannot be followed.
+pub(super) fn follow(
+    paths: &Paths,
+    selection: &Selection,
+    lists_first: bool,
+    mut show: impl FnMut(&[Seen]) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
     let mut changes = Changes::of(paths)?;
     let of_objects = ObjectEventChanges::of(paths)?;
     let records = PodRecords::new(paths.clone());
     let mut shown = Shown::default();
-    let mut columns = Columns::default();
-    let mut header = !args.no_headers;
-    let mut events = selection.read(paths, &mut |error| complain(&error))?;
+    let mut new = shown.new_among(selection.read(paths, &mut |error| complain(&error))?);
+    if !lists_first {
+        new.clear();
+    }
     loop {
-        let new = shown.new_among(events);
         if !new.is_empty() {
-            emit(&text(&new, args, &mut columns, header, Timestamp::now())?)?;
-            header = false;
+            show(&new)?;
         }
-        events = match changes.wait(None, &[of_objects.descriptor()])? {
+        let events = match changes.wait(None, &[of_objects.descriptor()])? {
             Changed::Pods(uids) => {
                 let mut changed = Vec::new();
                 for uid in uids {
@@ -247,6 +266,7 @@ fn watch(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<Exit
             }
             Changed::Everything | Changed::Nothing => selection.read(paths, &mut |error| complain(&error))?,
         };
+        new = shown.new_among(events);
     }
 }
 

@@ -125,6 +125,10 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         ("get pods --subresource=status", 1, "bulk resources are specified"),
         ("get pods --output-watch-events", 1, "--watch"),
         ("get pods --chunk-size=many", 1, "--chunk-size"),
+        ("get events --field-selector=message=a", 1, "field label not supported"),
+        ("get events --show-labels", 1, "events have no labels"),
+        ("get event/none", 1, "events \"none\" not found"),
+        ("get event/none pod/none", 1, "events are shown alone"),
         (
             "get pods --allow-missing-template-keys=maybe",
             1,

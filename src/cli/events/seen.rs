@@ -16,29 +16,29 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// An event and its object.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Seen {
-    pub(super) object: InvolvedObject,
+pub(in crate::cli) struct Seen {
+    pub(in crate::cli) object: InvolvedObject,
     /// The part of Kubernetes, or microkube, that reports it.
-    pub(super) component: String,
-    pub(super) event: EventRecord,
+    pub(in crate::cli) component: String,
+    pub(in crate::cli) event: EventRecord,
 }
 
 impl Seen {
     /// The event's own namespace.
-    pub(super) fn namespace(&self) -> &str {
+    pub(in crate::cli) fn namespace(&self) -> &str {
         self.object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
     }
 }
 
 /// Which events are shown.
-#[derive(Debug)]
-pub(super) struct Selection {
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Selection {
     /// `None` means all.
-    pub(super) namespace: Option<String>,
+    pub(in crate::cli) namespace: Option<String>,
     /// The kind and name of the only object; `None` means all.
-    pub(super) object: Option<(&'static str, String)>,
+    pub(in crate::cli) object: Option<(&'static str, String)>,
     /// Whether they are warnings. If empty, all are shown.
-    pub(super) types: Vec<bool>,
+    pub(in crate::cli) types: Vec<bool>,
 }
 
 impl Selection {
@@ -59,7 +59,11 @@ impl Selection {
     ///
     /// # Errors
     /// If the records cannot be read at all.
-    pub(super) fn read(&self, paths: &Paths, complain: &mut dyn FnMut(anyhow::Error)) -> anyhow::Result<Vec<Seen>> {
+    pub(in crate::cli) fn read(
+        &self,
+        paths: &Paths,
+        complain: &mut dyn FnMut(anyhow::Error),
+    ) -> anyhow::Result<Vec<Seen>> {
         let mut seen = self.of_objects(paths, complain);
         if self.wants_kind("Pod") {
             let records = PodRecords::new(paths.clone());

@@ -1,6 +1,8 @@
 //! `microkube get`.
 
 mod arguments;
+mod events;
+mod order;
 mod watch;
 
 use std::process::ExitCode;
@@ -10,7 +12,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::failure::{Failure, complain};
-use super::jsonpath::{self, Template};
 use super::objects::arguments::{Requested, not_found};
 use super::objects::listing::{Listing, Reader};
 use super::pods::format::Objects;
@@ -20,9 +21,13 @@ use super::table::table;
 use crate::stderr::say;
 pub use arguments::GetArgs;
 use arguments::{Show, shown};
+use order::sort;
 
 pub(super) fn run(mut args: GetArgs) -> Result<ExitCode, Failure> {
     args.show.prepare().map_err(Failure::from)?;
+    if events::are_requested(&args) {
+        return events::run(&args);
+    }
     let field_selector = args.field_selector.field_selector.as_ref();
     let requested = Requested::new(&args.objects, &args.scope, &args.selector, field_selector)?;
     args.check(&requested)?;
@@ -112,22 +117,6 @@ fn tables(listings: &[Listing], requested: &Requested, show: &Show, now: Timesta
         text += &table(&rows);
     }
     text
-}
-
-/// Sorts by the first value that a path finds. Objects without one come first. Returns whether any has one.
-fn sort(objects: &mut Vec<Value>, path: &Template) -> anyhow::Result<bool> {
-    let mut keyed = Vec::with_capacity(objects.len());
-    for object in objects.drain(..) {
-        let key: Option<Value> = path.find(&object)?.into_iter().next().cloned();
-        keyed.push((key, object));
-    }
-    keyed.sort_by(|(left, _), (right, _)| match (left, right) {
-        (Some(left), Some(right)) => jsonpath::order(left, right).unwrap_or(std::cmp::Ordering::Equal),
-        (left, right) => left.is_some().cmp(&right.is_some()),
-    });
-    let is_found = keyed.iter().any(|(key, _)| key.is_some());
-    objects.extend(keyed.into_iter().map(|(_, object)| object));
-    Ok(is_found)
 }
 
 #[cfg(test)]

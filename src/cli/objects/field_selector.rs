@@ -113,7 +113,18 @@ impl FieldSelector {
     /// # Errors
     /// Kubernetes' message for the first field that the kind does not support.
     pub fn check(&self, kind: &Kind) -> anyhow::Result<()> {
-        let own = fields_of(kind);
+        self.check_fields(fields_of(kind), (kind.group, kind.version, kind.plural))
+    }
+
+    /// Checks that events can be selected by these fields.
+    ///
+    /// # Errors
+    /// Kubernetes' message for the first field that events do not support.
+    pub fn check_events(&self) -> anyhow::Result<()> {
+        self.check_fields(&OF_EVENTS, ("", "v1", "events"))
+    }
+
+    fn check_fields(&self, own: &[&str], (group, version, plural): (&str, &str, &str)) -> anyhow::Result<()> {
         for Requirement { field, .. } in &self.requirements {
             if OF_ALL.contains(&field.as_str()) || own.contains(&field.as_str()) {
                 continue;
@@ -124,15 +135,9 @@ impl FieldSelector {
                 }
                 _ => format!("field label not supported: {field}"),
             };
-            let group = match kind.group {
-                "" => String::new(),
-                group => group.to_owned(),
-            };
             bail!(
-                "Error (BadRequest): Unable to find \"{group}/{}, Resource={}\" that match label selector \"\", field selector \
-                 {:?}: {problem}",
-                kind.version,
-                kind.plural,
+                "Error (BadRequest): Unable to find \"{group}/{version}, Resource={plural}\" that match label selector \"\", field \
+                 selector {:?}: {problem}",
                 self.text
             );
         }
@@ -147,6 +152,21 @@ impl FieldSelector {
             .all(|requirement| (text_of(object, &requirement.field) == requirement.value) == requirement.is_equal)
     }
 }
+
+/// The other fields that select events.
+const OF_EVENTS: [&str; 11] = [
+    "involvedObject.apiVersion",
+    "involvedObject.fieldPath",
+    "involvedObject.kind",
+    "involvedObject.name",
+    "involvedObject.namespace",
+    "involvedObject.resourceVersion",
+    "involvedObject.uid",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+];
 
 /// The other fields that select objects of a kind (`pkg/apis/core/v1/conversion.go`).
 fn fields_of(kind: &Kind) -> &'static [&'static str] {
@@ -174,6 +194,8 @@ fn text_of(object: &Value, field: &str) -> String {
     match (value, field) {
         (Some(Value::String(text)), _) => text.clone(),
         (Some(Value::Bool(value)), _) => value.to_string(),
+        // Of an event.
+        (Some(source @ Value::Object(_)), "source") => text_of(source, "component"),
         (Some(Value::Array(ips)), "status.podIPs") => {
             let first = ips.first().and_then(|ip| ip.get("ip")).and_then(Value::as_str);
             first.unwrap_or_default().to_owned()
@@ -210,6 +232,30 @@ mod tests {
         }
         let pod = json!({ "status": { "podIPs": [{ "ip": "10.88.0.5" }] }, "spec": {} });
         assert!(selector("status.podIPs=10.88.0.5,spec.hostNetwork=false").matches(&pod));
+    }
+
+    #[test]
+    fn events_are_selected_by_their_objects_and_sources() {
+        let event = json!({
+            "involvedObject": { "kind": "Pod", "name": "web" }, "reason": "BackOff", "type": "Warning",
+            "source": { "component": "kubelet" },
+        });
+        for (text, expected) in [
+            ("involvedObject.name=web,involvedObject.kind=Pod", true),
+            ("involvedObject.name=db", false),
+            ("type!=Normal,reason=BackOff", true),
+            ("source=kubelet", true),
+            ("source=scheduler", false),
+        ] {
+            let selector = selector(text);
+            selector.check_events().unwrap();
+            assert_eq!(selector.matches(&event), expected, "{text}");
+        }
+        assert_eq!(
+            selector("message=a").check_events().unwrap_err().to_string(),
+            "Error (BadRequest): Unable to find \"/v1, Resource=events\" that match label selector \"\", field selector \
+             \"message=a\": field label not supported: message"
+        );
     }
 
     #[test]
