@@ -147,7 +147,6 @@ mod tests {
         ) {
             let amount = Amount::read(&text).unwrap();
             let again = Amount::read(&amount.text()).unwrap();
-            prop_assert_eq!(&again.text(), &amount.text());
             // Large binary amounts are rounded up to whole units.
             prop_assert_eq!(again.quantity.units(), amount.quantity.units());
         }

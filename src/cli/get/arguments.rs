@@ -17,13 +17,9 @@ use super::super::pods::format::Format;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  microkube get pods\n  microkube get pod web -o yaml\n  microkube get configmaps,secrets -A\n  microkube get pods -l \
-                  app=shop -w
-  microkube get secret/tls -o jsonpath='{.data.tls\.crt}'
-  microkube get secret/db -o \
-                  go-template='{{.data.password | base64decode}}'
-  microkube get events --field-selector \
-                  involvedObject.name=web
-  microkube get -f shop/"
+                  app=shop -w\n  microkube get secret/tls -o jsonpath='{.data.tls\\.crt}'\n  microkube get secret/db -o \
+                  go-template='{{.data.password | base64decode}}'\n  microkube get events --field-selector \
+                  involvedObject.name=web\n  microkube get -f shop/"
 )]
 pub struct GetArgs {
     #[command(flatten)]

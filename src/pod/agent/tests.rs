@@ -3,14 +3,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use microkube_protocol::messages::{
     ContainerStats, ContainerSummary, EmptyDir, FileVolume, ImageVolume, ProcessUser, Security, Sysctl,
-    WriteFileVolumeRequest, WriteFileVolumeResponse,
+    WatchStorageResponse, WriteFileVolumeRequest, WriteFileVolumeResponse,
 };
 use microkube_protocol::service::{Agent, create_agent};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use ttrpc::r#async::TtrpcContext;
 
-use super::answer::{MAX_GROUPS, MAX_ID_BYTES, MAX_LISTED};
+use super::answer::{MAX_GROUPS, MAX_ID_BYTES, MAX_LISTED, MAX_STORAGE_ENTRIES};
 use super::*;
 use crate::pod::guest_text::MAX_TEXT_BYTES;
 
@@ -268,6 +268,8 @@ async fn fields_that_an_older_agent_would_ignore_are_refused() {
         let started = handle.start_container(with_duration(CALL_TIMEOUT), &request).await;
         assert_eq!(started.unwrap_err().code(), Code::UNIMPLEMENTED);
     }
+    let watched = handle.watch_storage(&WatchStorageRequest::default()).await;
+    assert_eq!(watched.unwrap_err().code(), Code::UNIMPLEMENTED);
     let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), CreateSandboxRequest::default());
     created.await.unwrap();
 }
@@ -334,4 +336,16 @@ fn answers_of_an_agent_are_truncated_on_receipt() {
     };
     stats.bound();
     assert_eq!(stats.containers.len(), MAX_LISTED);
+    let usage = |volume: String| StorageUsage {
+        volume,
+        ..Default::default()
+    };
+    let mut storage = WatchStorageResponse {
+        used: (0..100_000).map(|number| usage(format!("data-{number}"))).collect(),
+        ..Default::default()
+    };
+    storage.used.insert(0, usage("x".repeat(MAX_ID_BYTES + 1)));
+    storage.bound();
+    assert_eq!(storage.used.len(), MAX_STORAGE_ENTRIES);
+    assert_eq!(storage.used.first().unwrap().volume, "data-0");
 }

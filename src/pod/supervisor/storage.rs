@@ -12,6 +12,7 @@ use std::time::Duration;
 use microkube_manifest::storage_limits::{ContainerStorage, StorageLimits, UsedStorage};
 use microkube_protocol::messages::{StorageUsage, WatchStorageRequest};
 use tokio::task::JoinHandle;
+use ttrpc::Code;
 
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::AgentError;
@@ -55,6 +56,10 @@ async fn watch(pod: Arc<SupervisedPod>, agent: AgentClientHandle, limits: Storag
                     Ok(used) => {
                         reported = used;
                         Duration::ZERO
+                    }
+                    Err(error) if error.code() == Code::UNIMPLEMENTED => {
+                        tracing::warn!("the limits of the Pod's local storage are not enforced: {error}");
+                        return;
                     }
                     Err(error) => {
                         let complaint = format_args!("cannot watch the Pod's local storage: {error}");
@@ -140,7 +145,9 @@ impl LogChanges {
             return;
         }
         self.containers = containers;
-        let dirs: Vec<PathBuf> = self.containers.iter().map(|name| log_dir(pod, name)).collect();
+        // A guest may report a container that has not started.
+        let dirs = self.containers.iter().map(|name| log_dir(pod, name));
+        let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.is_dir()).collect();
         let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
         self.watch = match DirectoryWatch::new(&dirs) {
             Ok(watch) => Some(watch),
@@ -303,13 +310,13 @@ mod tests {
         );
         let logs = log_dir(&pod, "web");
         std::fs::create_dir_all(&logs).unwrap();
-        std::fs::write(logs.join("0.log"), vec![0; 256 << 10]).unwrap();
+        std::fs::write(logs.join("0.log"), vec![0_u8; 256 << 10]).unwrap();
         let (agent, _server) = agent(vec![vec![container("web-1", 512 << 10)]]).await;
         let _watch = StorageWatch::start(&pod, agent).unwrap();
         let grow = async {
             // The limit is not exceeded before.
             tokio::time::sleep(Duration::from_millis(100)).await;
-            std::fs::write(logs.join("1.log"), vec![0; 257 << 10]).unwrap();
+            std::fs::write(logs.join("1.log"), vec![0_u8; 257 << 10]).unwrap();
         };
         let (message, ()) = tokio::join!(eviction(&mut messages), grow);
         // The Pod's limit is the sum of its containers' limits, and the kubelet checks it first.
