@@ -221,11 +221,9 @@ spec:
     fn unenforced_fields_are_described_as_not_enforced() {
         for path in [
             "spec.affinity",
-            "spec.containers[].resources.limits",
             "spec.containers[].resources.requests",
             "spec.nodeName",
             "spec.nodeSelector",
-            "spec.volumes[].emptyDir.sizeLimit",
         ] {
             let support = support_of(path);
             let said = matches!(support, Some(Ignored(note) | SupportedWith(note)) if note.contains("not enforced"));
