@@ -15,8 +15,6 @@ packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
 packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables apache2-utils"
 # Other tools that build, load and pull images, for tests and benchmarks, and the compiler of the fuzzing engine.
 packages="$packages buildah podman g++"
-# For a test of file systems (tests/pjdfstest.sh).
-packages="$packages libacl1-dev"
 # For the spell checker (tests/spelling.sh).
 packages="$packages python3-venv"
 

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Compiles pjdfstest, which compares a file system with POSIX, below build/ (half a minute, once). Needs the packages of
-# guest-image/install-requirements.sh.
+# Compiles pjdfstest, which compares a file system with POSIX, below build/ (a minute of processor time, once).
 #
 # Usage: pjdfstest.sh
 set -eu

@@ -48,7 +48,7 @@ fn tools() -> PathBuf {
 }
 
 const FIO: &str = "set -e
-check() { fio --directory=/data --bssplit=4k/60:64k/30:128k/10 --size=32m --numjobs=2 --verify=crc32c --verify_fatal=1 \
+check() { fio --directory=/data --bssplit=4k/60:64k/30:128k/10 --size=8m --numjobs=2 --verify=crc32c --verify_fatal=1 \
     --randrepeat=0 --group_reporting --minimal \"$@\" > /tmp/result || { cat /tmp/result; exit 1; }; rm /data/*.0; }
 check --name=buffered --rw=randwrite --fsync=64
 check --name=direct --rw=randwrite --direct=1
@@ -83,7 +83,7 @@ for n in $(seq 1 100); do echo \"int f$n(void) { return $n; }\" > f$n.c; done
     echo '#include <stdio.h>'
     echo 'int main(void) { int sum = 0;'
     for n in $(seq 1 100); do echo \"sum += f$n();\"; done
-    echo 'printf(\"%d\\n\", sum); return 0; }'
+    printf '%s\\n' 'printf(\"%d\\n\", sum); return 0; }'
 } > main.c
 printf 'objects := $(patsubst %%.c,%%.o,$(wildcard *.c))\\nsum: $(objects)\\n\\t$(CC) -o $@ $^\\n' > Makefile
 printf '*.o\\nsum\\n' > .gitignore

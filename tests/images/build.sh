@@ -116,10 +116,11 @@ build_storage_tools() {
 # Small, because the test that cuts the power converts it in its emulated host.
 build_database() {
     mmdebstrap --quiet --variant=extract --include=sqlite3,busybox-static \
-        --dpkgopt='path-exclude=/usr/share/*' --dpkgopt='path-exclude=/usr/bin/dpkg*' \
-        --customize-hook='rm -rf "$1"/var/cache/* "$1"/var/lib/apt/lists "$1"/var/lib/dpkg' \
-        --customize-hook='chroot "$1" /bin/busybox --install -s /bin' "$suite" "$work/layer.tar" \
+        --dpkgopt='path-exclude=/usr/share/*' --dpkgopt='path-exclude=/usr/bin/dpkg*' "$suite" "$work/root" \
         >"$work/mmdebstrap.log" 2>&1 || { tail -n 20 "$work/mmdebstrap.log" >&2; die "mmdebstrap failed"; }
+    rm -rf "$work"/root/var/cache/* "$work/root/var/lib/apt" "$work/root/var/lib/dpkg"
+    chroot "$work/root" /bin/busybox --install -s /bin
+    tar -C "$work/root" --sort=name --numeric-owner -cf "$work/layer.tar" .
     new_image database
     add_layer database "$work/layer.tar"
     configure database --config.cmd /bin/sh
