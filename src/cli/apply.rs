@@ -143,6 +143,10 @@ pub(super) enum Writing {
 }
 
 impl Writing {
+    fn is_apply(self) -> bool {
+        !matches!(self, Self::Create(_))
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Apply | Self::ApplyByForce(_) => "applying",
@@ -179,7 +183,10 @@ pub(super) fn start_all(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut errors = Vec::new();
     let mut tell = emit;
-    let mut results = Results::new(output, &mut tell);
+    let mut results = Results::new(output, &mut tell)?;
+    if objects.is_apply() {
+        results = results.in_a_list();
+    }
     loaded.validate.warn(&loaded.manifests.dropped_fields);
     let mut manifests = loaded.manifests;
     if purpose != Purpose::Look {
@@ -213,7 +220,7 @@ pub(super) fn start_all(
         }
     };
     start_each(&manifests, pods, &mut start, &mut results, &mut errors)?;
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
@@ -223,7 +230,7 @@ pub(super) fn write_first(paths: &Paths, objects: &Objects, configurations: &[Co
     let output = OutputArgs::default();
     let mut tell = |_: &str| Ok(());
     let mut errors = Vec::new();
-    let mut results = Results::new(&output, &mut tell);
+    let mut results = Results::new(&output, &mut tell)?;
     write_each(
         paths,
         objects,

@@ -165,7 +165,7 @@ fn run_with(objects: &NamedArgs, format: FileFormat, what: What) -> Result<ExitC
     let editor = Editor::from_env(format.extension());
     let output = OutputArgs::default();
     let mut tell = emit;
-    let mut results = Results::new(&output, &mut tell);
+    let mut results = Results::new(&output, &mut tell)?;
     let ended = edit(
         &node,
         &originals,

@@ -97,7 +97,7 @@ impl RunArgs {
         if self.detach && self.generated.stays_attached() {
             bail!("--detach cannot be combined with --attach or --stdin");
         }
-        if self.output.output.is_some() && !self.is_detached() && self.output.dry_run == DryRun::None {
+        if self.output.format.is_given() && !self.is_detached() && self.output.dry_run == DryRun::None {
             bail!("-o requires --detach or --dry-run");
         }
         Ok(())

@@ -31,13 +31,16 @@ fn printed(
     dry_run: DryRun,
     write: impl FnOnce(&mut Results<'_>, &mut Vec<anyhow::Error>) -> anyhow::Result<()>,
 ) -> (String, Vec<String>) {
-    let output = OutputArgs { dry_run, output: None };
+    let output = OutputArgs {
+        dry_run,
+        ..OutputArgs::default()
+    };
     let (mut told, mut errors) = (String::new(), Vec::new());
     let mut tell = |text: &str| {
         told.push_str(text);
         Ok(())
     };
-    write(&mut Results::new(&output, &mut tell), &mut errors).unwrap();
+    write(&mut Results::new(&output, &mut tell).unwrap(), &mut errors).unwrap();
     (told, errors.iter().map(|error| format!("{error:#}")).collect())
 }
 

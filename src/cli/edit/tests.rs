@@ -55,7 +55,7 @@ impl Node {
             told.push_str(text);
             Ok(())
         };
-        let mut results = Results::new(&output, &mut tell);
+        let mut results = Results::new(&output, &mut tell).unwrap();
         let ended = edit(
             &self.node,
             &originals,
