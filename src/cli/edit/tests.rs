@@ -99,6 +99,21 @@ fn an_edited_object_is_patched() {
 }
 
 #[test]
+fn kyaml_can_be_edited() {
+    let node = Node::new();
+    let originals = [(target(), node.node.find(&target()).unwrap().unwrap())];
+    let text = FileFormat::Kyaml.header(&[]) + &FileFormat::Kyaml.text(&originals);
+    assert!(text.contains("#\n---\n{\n  apiVersion: \"v1\",\n"), "{text}");
+    let input = Input {
+        source: "line",
+        text: text.as_bytes(),
+    };
+    let unknown_fields = What::Objects(SavingArgs::default()).validate().unknown_fields();
+    let documents = read_documents_with(&[input], unknown_fields).unwrap();
+    assert_eq!(documents[0].written(), originals[0].1);
+}
+
+#[test]
 fn nothing_is_written_without_a_change_or_with_an_empty_file() {
     let node = Node::new();
     let (ended, ..) = node.edit(&[("", "")]);

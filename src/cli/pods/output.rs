@@ -50,11 +50,8 @@ impl TemplateArgs {
     /// The object as it is printed in this format.
     pub(in crate::cli) fn shown(&self, mut object: Value, format: Option<&Format>) -> Value {
         let is_whole = matches!(format, Some(Format::Json | Format::Yaml | Format::Kyaml));
-        if is_whole
-            && !self.show_managed_fields
-            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
-        {
-            metadata.remove("managedFields");
+        if is_whole && !self.show_managed_fields {
+            remove_managed_fields(&mut object);
         }
         object
     }
@@ -97,6 +94,13 @@ impl FormatArgs {
     /// The object as it is printed in this format.
     pub(in crate::cli) fn shown(&self, object: Value, format: &Format) -> Value {
         self.template.shown(object, Some(format))
+    }
+}
+
+/// Removes `metadata.managedFields`, which few readers want.
+pub(in crate::cli) fn remove_managed_fields(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
     }
 }
 
