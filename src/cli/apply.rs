@@ -1,6 +1,7 @@
 //! `microkube apply`, and its common part with `create` and `run --detach`: writing the objects of manifests and starting
 //! their Pods.
 
+mod overwrite;
 mod set_last_applied;
 mod view_last_applied;
 
@@ -33,7 +34,7 @@ use super::save_config::{SaveConfigArg, configuration};
 use super::selector::Selector;
 use super::targets::{ChangeError, Target};
 use super::validate::ValidateArg;
-use crate::objects::{ObjectError, Objects, Outcome, key};
+use crate::objects::{ObjectError, Objects, Outcome, Overwrite, key};
 use crate::pod::operations::apply::{ApplyError, annotated, apply, create};
 use crate::pod::operations::claims;
 use crate::pod::operations::create::CreateError;
@@ -65,7 +66,7 @@ pub struct ApplyArgs {
     force: bool,
     #[command(flatten)]
     replaced: ReplacedArgs,
-    /// Overwrite changes that others have made; only true is supported
+    /// With --overwrite=false: fail if others have changed what would be changed
     #[arg(long, action = clap::ArgAction::Set, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     overwrite: bool,
     /// Apply all objects of the manifests, which is the default
@@ -115,18 +116,17 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
                        configuration in an annotation, as kubectl does";
         return Err(Failure::from(anyhow!(problem)));
     }
-    if !args.overwrite {
-        return Err(Failure::from(anyhow!(
-            "--overwrite=false is not supported by microkube yet"
-        )));
-    }
     if args.all && args.selector.selector.is_some() {
         let problem = "cannot set --all and --selector at the same time";
         return Err(Failure::from(anyhow!(problem)));
     }
+    let overwrite = match args.overwrite {
+        true => Overwrite::Always,
+        false => Overwrite::Never,
+    };
     let writing = match args.force && args.files.output.dry_run == DryRun::None {
-        true => Writing::ApplyByForce(args.replaced),
-        false => Writing::Apply,
+        true => Writing::ApplyByForce(overwrite, args.replaced),
+        false => Writing::Apply(overwrite),
     };
     from_files(&args.files, args.selector.selector.as_ref(), writing)
 }
@@ -135,17 +135,21 @@ pub(super) fn run(args: ApplyArgs) -> Result<ExitCode, Failure> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Writing {
     /// Existing objects are changed.
-    Apply,
+    Apply(Overwrite),
     /// Existing objects are changed, or replaced if they may not be changed like this. Not for dry runs.
-    ApplyByForce(ReplacedArgs),
+    ApplyByForce(Overwrite, ReplacedArgs),
     /// No object may exist.
     Create(SaveConfigArg),
 }
 
 impl Writing {
+    fn is_apply(self) -> bool {
+        !matches!(self, Self::Create(_))
+    }
+
     fn word(self) -> &'static str {
         match self {
-            Self::Apply | Self::ApplyByForce(_) => "applying",
+            Self::Apply(_) | Self::ApplyByForce(..) => "applying",
             Self::Create(_) => "creating",
         }
     }
@@ -179,7 +183,10 @@ pub(super) fn start_all(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut errors = Vec::new();
     let mut tell = emit;
-    let mut results = Results::new(output, &mut tell);
+    let mut results = Results::new(output, &mut tell)?;
+    if objects.is_apply() {
+        results = results.in_a_list();
+    }
     loaded.validate.warn(&loaded.manifests.dropped_fields);
     let mut manifests = loaded.manifests;
     if purpose != Purpose::Look {
@@ -206,14 +213,14 @@ pub(super) fn start_all(
     let mut start = |pod: &Pod, written: &WrittenPod| {
         let started = runtime.block_on(start_pod(&paths, pod, written, pods, mode));
         match (started, pods) {
-            (Err(ApplyError::Update(error)), Writing::ApplyByForce(replaced)) if is_update_refused(&error) => {
+            (Err(ApplyError::Update(error)), Writing::ApplyByForce(_, replaced)) if is_update_refused(&error) => {
                 recreate_pod(&paths, &runtime, pod, written, &replaced)
             }
             (started, _) => started,
         }
     };
     start_each(&manifests, pods, &mut start, &mut results, &mut errors)?;
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
@@ -223,12 +230,12 @@ pub(super) fn write_first(paths: &Paths, objects: &Objects, configurations: &[Co
     let output = OutputArgs::default();
     let mut tell = |_: &str| Ok(());
     let mut errors = Vec::new();
-    let mut results = Results::new(&output, &mut tell);
+    let mut results = Results::new(&output, &mut tell)?;
     write_each(
         paths,
         objects,
         configurations,
-        Writing::Apply,
+        Writing::Apply(Overwrite::Always),
         &mut results,
         &mut errors,
     )?;
@@ -277,8 +284,8 @@ fn write_each(
                 .and_then(|value| objects.create(kind, &value))
                 .map(|object| Written::of(Outcome::Created, object))
                 .map_err(ChangeError::Object),
-            Writing::Apply => apply_object(objects, kind, &value).map_err(ChangeError::Object),
-            Writing::ApplyByForce(replaced) => match apply_object(objects, kind, &value) {
+            Writing::Apply(overwrite) => apply_object(objects, kind, &value, overwrite).map_err(ChangeError::Object),
+            Writing::ApplyByForce(overwrite, replaced) => match apply_object(objects, kind, &value, overwrite) {
                 Err(error) if is_refused(&error) && kind.kind != "Namespace" => {
                     recreate(paths, objects, kind, &value, &replaced)
                 }
@@ -287,6 +294,9 @@ fn write_each(
         };
         match written {
             Ok(written) => written.tell(kind, results)?,
+            Err(ChangeError::Object(ObjectError::Overwrites(conflict))) => {
+                errors.push(overwrite::refused(kind, &conflict, configuration.source()));
+            }
             Err(error) => {
                 let doing = format!("error when {} {:?}", writing.word(), configuration.source());
                 errors.push(error.while_doing(Some(&doing)));
@@ -297,8 +307,13 @@ fn write_each(
     Ok(())
 }
 
-fn apply_object(objects: &Objects, kind: &'static Kind, value: &Value) -> Result<Written, ObjectError> {
-    let applied = objects.apply(kind, value)?;
+fn apply_object(
+    objects: &Objects,
+    kind: &'static Kind,
+    value: &Value,
+    overwrite: Overwrite,
+) -> Result<Written, ObjectError> {
+    let applied = objects.apply(kind, value, overwrite)?;
     Ok(Written {
         lacked_annotation: applied.lacked_annotation,
         ..Written::of(applied.outcome, applied.object)
@@ -382,8 +397,8 @@ async fn start_pod(
             let pod = save_config.pod(pod, written)?;
             (Outcome::Created, create(paths, &pod, mode).await?, false)
         }
-        Writing::Apply | Writing::ApplyByForce(_) => {
-            let applied = apply(paths, &configuration(pod, written), mode).await?;
+        Writing::Apply(overwrite) | Writing::ApplyByForce(overwrite, _) => {
+            let applied = apply(paths, &configuration(pod, written), overwrite, mode).await?;
             (applied.outcome, applied.pod, applied.lacked_annotation)
         }
     };
@@ -435,6 +450,9 @@ fn start_each(
         let kind = kinds::Object::from(pod.clone()).kind();
         match start(pod, written) {
             Ok(written) => written.tell(kind, results)?,
+            Err(ApplyError::Update(UpdateError::Change(ObjectError::Overwrites(conflict)))) => {
+                errors.push(overwrite::refused(kind, &conflict, &written.source));
+            }
             Err(error) => {
                 let doing = format!("error when {} {:?}", writing.word(), written.source);
                 errors.push(as_kubectl_pod_error(kind, error, Some(&doing)));

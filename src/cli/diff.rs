@@ -21,7 +21,7 @@ use super::pods_host::{self, Place, Purpose};
 use super::save_config::configuration;
 use super::targets::{ChangeError, NodeObjects, Target};
 use super::yaml;
-use crate::objects::{self, ObjectError, Part};
+use crate::objects::{self, ObjectError, Overwrite, Part};
 
 /// The environment variable with a program to use instead of `diff`, and its options.
 const VARIABLE: &str = "KUBECTL_EXTERNAL_DIFF";
@@ -117,7 +117,7 @@ fn compared(
         None => create().map_err(ChangeError::Object),
         Some(_) => {
             let plain = last_applied::without(configuration.clone())?;
-            let mut merge = |current: &Value| Ok(objects::merge(kind, &plain, current)?.object);
+            let mut merge = |current: &Value| Ok(objects::merge(kind, &plain, current, Overwrite::Always)?.object);
             let changed = node.try_change(&target, Part::Main, &mut merge);
             changed.map(|changed| changed.object)
         }

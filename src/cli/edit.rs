@@ -20,6 +20,7 @@ use self::editor::{Edited, Editor};
 use super::failure::{Failure, complain};
 use super::field_manager::FieldManagerArg;
 use super::objects::dry_run::DryRun;
+use super::pods::output::remove_managed_fields;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::results::{OutputArgs, Results};
@@ -73,6 +74,9 @@ struct SavingArgs {
     /// Print the patch of each edited object
     #[arg(long)]
     output_patch: bool,
+    /// Keep metadata.managedFields in the file
+    #[arg(long)]
+    show_managed_fields: bool,
 }
 
 /// What is edited.
@@ -119,6 +123,7 @@ impl What {
 enum FileFormat {
     Json,
     Yaml,
+    Kyaml,
 }
 
 /// Edit the last applied configurations of objects in an editor
@@ -159,13 +164,17 @@ fn run_with(objects: &NamedArgs, format: FileFormat, what: What) -> Result<ExitC
     if let Some(error) = errors.into_iter().next() {
         return Err(error.into());
     }
-    if let What::LastApplied(_) = what {
-        originals = last_applied_of(originals)?;
+    match what {
+        What::LastApplied(_) => originals = last_applied_of(originals)?,
+        What::Objects(saving) if saving.show_managed_fields => {}
+        What::Objects(_) => originals
+            .iter_mut()
+            .for_each(|(_, object)| remove_managed_fields(object)),
     }
     let editor = Editor::from_env(format.extension());
     let output = OutputArgs::default();
     let mut tell = emit;
-    let mut results = Results::new(&output, &mut tell);
+    let mut results = Results::new(&output, &mut tell)?;
     let ended = edit(
         &node,
         &originals,
@@ -211,7 +220,7 @@ impl FileFormat {
     fn extension(self) -> &'static str {
         match self {
             Self::Json => ".json",
-            Self::Yaml => ".yaml",
+            Self::Yaml | Self::Kyaml => ".yaml",
         }
     }
 
@@ -227,6 +236,7 @@ impl FileFormat {
         match self {
             Self::Json => format!("{document:#}\n"),
             Self::Yaml => yaml::document(&document),
+            Self::Kyaml => yaml::kyaml::document(&document),
         }
     }
 
@@ -234,7 +244,7 @@ impl FileFormat {
     fn header(self, reasons: &[Reason]) -> String {
         let mut header = match self {
             Self::Json => return String::new(),
-            Self::Yaml => HEADER.to_owned(),
+            Self::Yaml | Self::Kyaml => HEADER.to_owned(),
         };
         let comment = |text: &str| text.replace('\n', "\n# ");
         for Reason { head, others } in reasons {

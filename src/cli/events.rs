@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use microkube_manifest::kinds::Kind;
+use serde_json::{Value, json};
 
 use super::failure::{Failure, complain};
 use super::objects::arguments::kind_and_name;
 use super::pods::arguments::ScopeArgs;
-use super::pods::format::{FORMATS, Format, Objects};
+use super::pods::format::{Format, Objects};
+use super::pods::output::FormatArgs;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
 use super::table::{Columns, since};
@@ -42,11 +44,8 @@ pub struct EventsArgs {
     /// After listing the events, watch for more
     #[arg(short, long)]
     watch: bool,
-    /// Output format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
-    /// custom-columns-file=PATH
-    #[arg(short, long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
-    output: Option<Format>,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Don't print column headers
     #[arg(long)]
     no_headers: bool,
@@ -70,6 +69,14 @@ impl FromStr for Regarding {
 }
 
 impl EventsArgs {
+    /// The output format. Without -o, kubectl ignores --template here.
+    fn format(&self) -> anyhow::Result<Option<Format>> {
+        match self.format.is_named() {
+            true => self.format.format(),
+            false => Ok(None),
+        }
+    }
+
     fn selection(&self) -> Selection {
         Selection {
             namespace: self.scope.namespace(),
@@ -88,16 +95,14 @@ fn is_warning(kind: &str) -> anyhow::Result<bool> {
 }
 
 pub(super) fn run(args: EventsArgs) -> Result<ExitCode, Failure> {
-    if args.output == Some(Format::Wide) {
-        let error = anyhow::anyhow!("wide is not supported for events; use {FORMATS}");
-        return Err(Failure::from(error));
-    }
+    let format = args.format()?;
+    let format = format.as_ref();
     let selection = args.selection();
     let purpose = if args.watch { Purpose::Follow } else { Purpose::Look };
     match pods_host::go_to_pods(purpose, None)? {
         Place::Elsewhere(exit_code) => Ok(exit_code),
-        Place::Here(paths) if args.watch => watch(&paths, &selection, &args),
-        Place::Here(paths) => show(&paths, &selection, &args),
+        Place::Here(paths) if args.watch => watch(&paths, &selection, &args, format),
+        Place::Here(paths) => show(&paths, &selection, &args, format),
     }
 }
 
@@ -115,35 +120,50 @@ pub(super) fn age(event: &EventRecord, now: Timestamp) -> String {
     }
 }
 
-fn show(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<ExitCode, Failure> {
+fn show(paths: &Paths, selection: &Selection, args: &EventsArgs, format: Option<&Format>) -> Result<ExitCode, Failure> {
     let mut failed = false;
     let events = selection.read(paths, &mut |error| {
         complain(&error);
         failed = true;
     })?;
-    let mut columns = Columns::default();
-    if events.is_empty() && args.output.is_none() {
-        match &selection.namespace {
+    match format {
+        Some(format) => emit(&format.print(&listed(&events, args, format)?, !args.no_headers)?)?,
+        None if events.is_empty() => match &selection.namespace {
             Some(namespace) => say!("No events found in {namespace} namespace."),
             None => say!("No events found."),
+        },
+        None => {
+            let text = text(
+                &events,
+                args,
+                &mut Columns::default(),
+                !args.no_headers,
+                Timestamp::now(),
+            );
+            emit(&text)?;
         }
-    } else {
-        emit(&text(&events, args, &mut columns, !args.no_headers, Timestamp::now())?)?;
     }
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn text(
-    events: &[Seen],
-    args: &EventsArgs,
-    columns: &mut Columns,
-    header: bool,
-    now: Timestamp,
-) -> anyhow::Result<String> {
-    if let Some(format) = &args.output {
-        let objects: Vec<Event> = events.iter().map(object).collect();
-        return format.print(&Objects::of(&objects, false)?, header);
-    }
+/// The events as objects, as they are printed in this format.
+fn objects(events: &[Seen], args: &EventsArgs, format: &Format) -> anyhow::Result<Vec<Value>> {
+    let objects = events.iter().map(|seen| serde_json::to_value(object(seen)));
+    let objects = objects.map(|object| Ok(args.format.shown(object?, format)));
+    objects.collect()
+}
+
+/// All events together.
+fn listed(events: &[Seen], args: &EventsArgs, format: &Format) -> anyhow::Result<Objects> {
+    let objects = objects(events, args, format)?;
+    Ok(match format {
+        Format::Name | Format::CustomColumns(_) => Objects::List(objects),
+        _ => Objects::One(json!({ "apiVersion": "v1", "items": objects, "kind": "EventList", "metadata": {} })),
+    })
+}
+
+/// The table.
+fn text(events: &[Seen], args: &EventsArgs, columns: &mut Columns, header: bool, now: Timestamp) -> String {
     let mut rows = Vec::new();
     if header {
         let mut titles = vec!["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"];
@@ -165,7 +185,7 @@ fn text(
         }
         rows.push(row);
     }
-    Ok(columns.lines(&rows))
+    columns.lines(&rows)
 }
 
 /// The event as a Kubernetes API object.
@@ -209,12 +229,30 @@ pub(super) fn object(seen: &Seen) -> Event {
 }
 
 /// Shows the events so far, then new and repeated ones until the output is closed.
-fn watch(paths: &Paths, selection: &Selection, args: &EventsArgs) -> Result<ExitCode, Failure> {
+fn watch(
+    paths: &Paths,
+    selection: &Selection,
+    args: &EventsArgs,
+    format: Option<&Format>,
+) -> Result<ExitCode, Failure> {
     let mut columns = Columns::default();
-    let mut header = !args.no_headers;
+    let mut is_first = true;
     let show = |new: &[Seen]| -> anyhow::Result<()> {
-        emit(&text(new, args, &mut columns, header, Timestamp::now())?)?;
-        header = false;
+        let Some(format) = format else {
+            let header = is_first && !args.no_headers;
+            is_first = false;
+            return emit(&text(new, args, &mut columns, header, Timestamp::now()));
+        };
+        for object in objects(new, args, format)? {
+            let separator = if !is_first && *format == Format::Yaml {
+                "---\n"
+            } else {
+                ""
+            };
+            let text = format.print(&Objects::One(object), is_first && !args.no_headers)?;
+            is_first = false;
+            emit(&format!("{separator}{text}"))?;
+        }
         Ok(())
     };
     Ok(follow(paths, selection, true, show)?)
@@ -312,7 +350,12 @@ mod tests {
             .selection()
             .read(&pods.paths, &mut |error| panic!("{error}"))
             .unwrap();
-        text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)).unwrap()
+        match args.format().unwrap() {
+            Some(format) => format
+                .print(&listed(&events, &args, &format).unwrap(), !args.no_headers)
+                .unwrap(),
+            None => text(&events, &args, &mut Columns::default(), !args.no_headers, at(60)),
+        }
     }
 
     #[test]
@@ -343,6 +386,9 @@ data      55s   Normal   Started   Pod/db    Container started
             "spec.containers{main} 2"
         );
         assert!(table(&pods, &["-o", "name"]).starts_with("event/web."));
+        let template = "--template={{.kind}} {{len .items}}";
+        assert_eq!(table(&pods, &["-o", "go-template", template]), "EventList 2");
+        assert!(table(&pods, &[template]).starts_with("LAST SEEN"));
     }
 
     #[test]

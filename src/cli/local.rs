@@ -27,7 +27,7 @@ pub(super) fn for_each(
     }
     let read = manifests::read(files)?;
     let mut tell = emit;
-    let mut results = Results::new(output, &mut tell);
+    let mut results = Results::new(output, &mut tell)?;
     let mut errors = Vec::new();
     for document in &read.documents {
         match act(document.kind(), &document.written(), &mut results) {
@@ -36,7 +36,7 @@ pub(super) fn for_each(
             Ok(()) => {}
         }
     }
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(names, [json!("a"), json!("b")]);
         let server = OutputArgs {
             dry_run: DryRun::Server,
-            output: None,
+            ..OutputArgs::default()
         };
         assert!(for_each(&files, &server, &mut |_, _, _| Ok(())).is_err());
     }

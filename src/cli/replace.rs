@@ -66,7 +66,7 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
     let node = NodeObjects::open(paths, output.dry_run)?;
     let mut errors = Vec::new();
     let mut tell = emit;
-    let mut results = Results::new(output, &mut tell);
+    let mut results = Results::new(output, &mut tell)?;
     for configuration in &loaded.configurations {
         let replaced = replace(&node, configuration, &args);
         match replaced {
@@ -90,7 +90,7 @@ pub(super) fn run(args: ReplaceArgs) -> Result<ExitCode, Failure> {
             Err(error) => errors.push(error),
         }
     }
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }

@@ -22,7 +22,7 @@ use super::objects::dry_run::DryRun;
 use super::results::OutputArgs;
 use super::save_config::SaveConfigArg;
 use super::{attached_run, manifests, pods_host};
-use crate::objects::Objects;
+use crate::objects::{Objects, Overwrite};
 use crate::pod;
 use crate::pod::operations::create::new_record;
 use crate::pod::operations::foreground::{self, ForegroundEvent, ForegroundStartError, PodNotice, Stopper};
@@ -97,7 +97,7 @@ impl RunArgs {
         if self.detach && self.generated.stays_attached() {
             bail!("--detach cannot be combined with --attach or --stdin");
         }
-        if self.output.output.is_some() && !self.is_detached() && self.output.dry_run == DryRun::None {
+        if self.output.format.is_given() && !self.is_detached() && self.output.dry_run == DryRun::None {
             bail!("-o requires --detach or --dry-run");
         }
         Ok(())
@@ -127,7 +127,12 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::from(as_kubectl_error(error, None)))?;
     }
     if args.is_detached() || args.output.dry_run != DryRun::None {
-        return apply::start_all(loaded, &args.output, Writing::Apply, Writing::Create(args.save_config));
+        return apply::start_all(
+            loaded,
+            &args.output,
+            Writing::Apply(Overwrite::Always),
+            Writing::Create(args.save_config),
+        );
     }
     if args.generated.image.is_some() {
         return attached_run::run(loaded, &args.generated);

@@ -338,7 +338,7 @@ pub(super) fn for_each(
     let node = NodeObjects::open(paths, output.dry_run)?;
     let (found, mut errors) = node.requested(requested)?;
     let mut tell = emit;
-    let mut results = Results::new(output, &mut tell);
+    let mut results = Results::new(output, &mut tell)?;
     let kinds: Vec<&Kind> = found.iter().map(|(target, _)| target.kind).collect();
     for (target, object) in found {
         match act(&node, &target, object, &mut results) {
@@ -348,7 +348,7 @@ pub(super) fn for_each(
         }
     }
     claims::follow_changes(node.paths(), &node.objects, kinds);
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }

@@ -18,9 +18,9 @@ use super::objects::listing::Reader;
 use super::objects::table::type_in_names;
 use super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::pods::format::{Format, Objects};
+use super::pods::output::FormatArgs;
 use super::pods_host::{self, Place, Purpose};
 use super::print::emit;
-use super::results::object_format;
 
 /// Wait for a specific condition on Pods and other objects
 #[derive(Debug, clap::Args)]
@@ -46,14 +46,12 @@ pub struct WaitArgs {
     /// How long to wait before giving up, such as 30s or 5m; 0 checks once, a negative value waits a week
     #[arg(long, default_value = "30s", value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     timeout: Timeout,
-    /// Print the objects in this format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
-    /// custom-columns-file=PATH
-    #[arg(short, long, value_name = "FORMAT", value_parser = object_format)]
-    output: Option<Format>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
+    let format = args.format.format()?;
     let requested = requested(&args)?;
     // Objects other than Pods exist even while the emulated host does not run.
     let purpose = match args.condition {
@@ -70,7 +68,7 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
                 &requested,
                 &args.condition,
                 args.timeout.0,
-                &mut |kind, object| emit(&text(kind, object, args.output.as_ref())?),
+                &mut |kind, object| emit(&text(kind, object, &args.format, format.as_ref())?),
             )?;
             failures.iter().for_each(complain);
             Ok(ExitCode::from(u8::from(!failures.is_empty())))
@@ -79,10 +77,10 @@ pub(super) fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The output for an object that has met the condition.
-fn text(kind: &Kind, object: &Object, format: Option<&Format>) -> anyhow::Result<String> {
+fn text(kind: &Kind, object: &Object, args: &FormatArgs, format: Option<&Format>) -> anyhow::Result<String> {
     match format {
         None => Ok(format!("{}/{} condition met\n", type_in_names(kind), object.name())),
-        Some(format) => format.print(&Objects::One(object.value().clone()), true),
+        Some(format) => format.print(&Objects::One(args.shown(object.value().clone(), format)), true),
     }
 }
 

@@ -7,6 +7,7 @@ use microkube_manifest::Problem;
 use microkube_manifest::kinds::Kind;
 use microkube_patch::PatchError;
 use microkube_store::StoreError;
+use serde_json::Value;
 
 /// An operation on an object failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub enum ObjectError {
     /// A changed object has no name.
     #[error("the name of the object ({expected} based on URL) was undeterminable: name must be provided")]
     NoName { expected: String },
+    /// An apply would overwrite what others have changed since the last one.
+    #[error("the patch conflicts with changes made from original to current")]
+    Overwrites(Box<Overwritten>),
     /// A file that notes what was created could not be written.
     #[error("cannot write {}", path.display())]
     Mark {
@@ -70,6 +74,23 @@ pub enum ObjectError {
         resource: String,
         subresource: &'static str,
     },
+}
+
+/// What an apply would overwrite.
+pub struct Overwritten {
+    /// The new configuration, with itself in its annotation.
+    pub modified: Value,
+    pub current: Value,
+    pub patch: Value,
+    /// The changes from the last applied configuration to the current object, as a patch.
+    pub changes: Value,
+}
+
+/// Without the objects, whose values may be secret.
+impl fmt::Debug for Overwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overwritten").finish_non_exhaustive()
+    }
 }
 
 impl ObjectError {
@@ -90,7 +111,7 @@ impl ObjectError {
             | Self::NoName { .. }
             | Self::GenerateName { .. } => "BadRequest",
             Self::Store(StoreError::TooLarge { .. }) => "RequestEntityTooLarge",
-            Self::Store(_) | Self::Mark { .. } => return None,
+            Self::Store(_) | Self::Mark { .. } | Self::Overwrites(_) => return None,
             Self::Forbidden { .. } => "Forbidden",
             Self::NoSubresource { .. } => "NotFound",
             Self::Patch(error) => match error.status() {

@@ -23,9 +23,9 @@ pub(crate) mod test_store;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Applied, Merged, Outcome, merge};
+pub use apply::{Applied, Merged, Outcome, Overwrite, merge};
 pub use deletion::wait_until_gone;
-pub use error::ObjectError;
+pub use error::{ObjectError, Overwritten};
 pub use namespace_conditions::note_remaining;
 pub use namespace_deletion::{begin_namespace_deletion, delete_content, end_namespace, is_empty};
 pub use namespaces::{

@@ -225,7 +225,11 @@ fn the_status_is_changed_only_through_its_subresource() {
 fn apply_removes_what_it_applied_before_and_keeps_what_others_have_set() {
     let node = Node::new();
     let objects = &node.objects;
-    let apply = |data: Value| objects.apply(kind("cm"), &named("c", json!({ "data": data }))).unwrap();
+    let apply = |data: Value| {
+        objects
+            .apply(kind("cm"), &named("c", json!({ "data": data })), Overwrite::Always)
+            .unwrap()
+    };
     assert_eq!(apply(json!({ "a": "1", "b": "2" })).outcome, Outcome::Created);
     assert_eq!(apply(json!({ "a": "1", "b": "2" })).outcome, Outcome::Unchanged);
     let other = Patch::Merge(json!({ "data": { "other": "x" } }));
@@ -241,12 +245,38 @@ fn apply_removes_what_it_applied_before_and_keeps_what_others_have_set() {
 
     objects.create(kind("cm"), &named("d", json!({}))).unwrap();
     let applied = objects
-        .apply(kind("cm"), &named("d", json!({ "data": { "a": "1" } })))
+        .apply(
+            kind("cm"),
+            &named("d", json!({ "data": { "a": "1" } })),
+            Overwrite::Always,
+        )
         .unwrap();
     assert!(applied.lacked_annotation && applied.outcome == Outcome::Configured);
     let generated = json!({ "metadata": { "generateName": "c-" } });
-    let error = text(objects.apply(kind("cm"), &generated));
+    let error = text(objects.apply(kind("cm"), &generated, Overwrite::Always));
     assert_eq!(error, "from c-: cannot use generate name with apply");
+}
+
+#[test]
+fn an_apply_without_overwrite_refuses_to_change_what_others_have_set() {
+    let node = Node::new();
+    let objects = &node.objects;
+    let apply = |data: Value| objects.apply(kind("cm"), &named("c", json!({ "data": data })), Overwrite::Never);
+    assert_eq!(apply(json!({ "a": "1" })).unwrap().outcome, Outcome::Created);
+    assert_eq!(apply(json!({ "a": "1" })).unwrap().outcome, Outcome::Unchanged);
+    let other = Patch::Merge(json!({ "data": { "a": "2" } }));
+    objects
+        .patch(kind("cm"), &default_key("c"), &other, Part::Main)
+        .unwrap();
+    match apply(json!({ "a": "1" })).unwrap_err() {
+        ObjectError::Overwrites(conflict) => {
+            assert_eq!(conflict.patch, json!({ "data": { "a": "1" } }));
+            assert_eq!(conflict.changes["data"], json!({ "a": "2" }));
+        }
+        error => panic!("{error}"),
+    }
+    let kept = objects.find(kind("cm"), &default_key("c")).unwrap().unwrap();
+    assert_eq!(kept.value()["data"], json!({ "a": "2" }));
 }
 
 #[test]
@@ -264,7 +294,10 @@ fn a_dry_run_checks_everything_and_writes_nothing() {
     let dry = node.objects.dry_run();
     let in_shop = json!({ "metadata": { "name": "c", "namespace": "shop" } });
     assert!(!dry.create(kind("cm"), &in_shop).unwrap().uid().is_empty());
-    assert_eq!(dry.apply(kind("cm"), &in_shop).unwrap().outcome, Outcome::Created);
+    assert_eq!(
+        dry.apply(kind("cm"), &in_shop, Overwrite::Always).unwrap().outcome,
+        Outcome::Created
+    );
     assert!(
         node.objects
             .find(kind("cm"), &Key::namespaced("shop", "c"))

@@ -307,3 +307,61 @@ fn dry_runs_report_and_change_nothing() {
         "a valid config key must consist of alphanumeric characters",
     );
 }
+
+#[test]
+fn apply_without_overwrite_refuses_to_change_what_others_have_set() {
+    let _alone = alone();
+    let _temporary = Temporary(&["configmap/kept", "configmap/kept-b", "secret/kept"]);
+    let file = |value: &str| file_of("kept.json", &[config_map("kept", &json!({ "a": value }))]);
+    let apply = |file: &str| format!("apply --overwrite=false -f {file}");
+    says(&apply(&file("1")), 0, "configmap/kept created\n");
+    says(&apply(&file("1")), 0, "configmap/kept unchanged\n");
+    says(
+        r#"patch configmap kept -p {"data":{"a":"2"}}"#,
+        0,
+        "configmap/kept patched\n",
+    );
+    let before = get("configmap", "kept");
+    for line in [apply(&file("1")), format!("{} --dry-run=server", apply(&file("1")))] {
+        refuses(
+            &line,
+            "\nfor: patch:\ndata:\n  a: \"1\"\n\nconflicts with changes made from original to current:\ndata:\n  a: \"2\"\n",
+        );
+    }
+    assert_eq!(get("configmap", "kept"), before);
+    // The new configuration is itself a change of the annotation.
+    says(&format!("apply -f {}", file("1")), 0, "configmap/kept configured\n");
+    refuses(&apply(&file("3")), "Name: \"kept\", Namespace: \"default\"\nfor: ");
+    let hidden = object("Secret", "kept", &json!({ "data": { "a": "aGlkZGVu" } }));
+    let hidden = file_of("kept-secret.json", &[hidden]);
+    says(&apply(&hidden), 0, "secret/kept created\n");
+    says(
+        r#"patch secret kept -p {"data":{"a":"b3RoZXI="}}"#,
+        0,
+        "secret/kept patched\n",
+    );
+    let refused = host().output(apply(&hidden).split(' '));
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(
+        !refused.stderr.contains("aGlkZGVu") && !refused.stderr.contains("b3RoZXI="),
+        "{refused:?}"
+    );
+    // Several objects are a list with -o, and printed one by one with --template alone.
+    let two = file_of(
+        "kept-two.json",
+        &[
+            config_map("kept", &json!({ "a": "1" })),
+            config_map("kept-b", &json!({})),
+        ],
+    );
+    says(
+        &format!("apply -f {two} -o go-template={{{{.kind}}}}{{{{.items|len}}}}"),
+        0,
+        "List2",
+    );
+    says(
+        &format!("apply -f {two} --template={{{{.metadata.name}}}},"),
+        0,
+        "kept,kept-b,",
+    );
+}

@@ -135,6 +135,19 @@ fn get_prints_kubectls_tables() {
         text("get secret shop-plain -o go-template={{.data.key|base64decode|len}}/{{.none}}"),
         "5/<no value>"
     );
+    // The verbs that write apply a template to each object.
+    assert_eq!(
+        text("label cm -l app=shop app=shop --template={{.metadata.name}},"),
+        "shop-a,shop-assets,shop-settings,"
+    );
+    assert_eq!(
+        text(
+            "annotate cm/shop-a cm/shop-settings a=b --dry-run=server -o jsonpath --template={.metadata.annotations.a}"
+        ),
+        "bb"
+    );
+    let yaml = text("label cm/shop-a cm/shop-settings app=shop -o yaml");
+    assert_eq!(yaml.matches("---\n").count(), 1, "{yaml}");
     let failed = host().output("get cm shop-settings -o go-template=a{{.data.a.b}}".split(' '));
     assert_eq!(
         (failed.code(), &*failed.stderr),

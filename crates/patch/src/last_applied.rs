@@ -14,19 +14,17 @@ pub fn is_in(object: &Value) -> bool {
     annotations.is_some_and(|annotations| annotations.get(ANNOTATION).is_some())
 }
 
+/// The text of the annotation. kubectl treats an empty one as a missing one.
+pub fn text(object: &Value) -> Option<&str> {
+    let annotations = object.get("metadata")?.get("annotations")?;
+    annotations.get(ANNOTATION)?.as_str().filter(|text| !text.is_empty())
+}
+
 /// The configuration that was last applied to an object, if any.
 pub fn read(object: &Value) -> Result<Option<Value>, PatchError> {
-    let annotation = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
-    let Some(text) = annotation
-        .and_then(|annotations| annotations.get(ANNOTATION))
-        .and_then(Value::as_str)
-    else {
+    let Some(text) = text(object) else {
         return Ok(None);
     };
-    // kubectl treats an empty annotation as a missing one.
-    if text.is_empty() {
-        return Ok(None);
-    }
     let configuration: Value = serde_json::from_str(text).map_err(|_| PatchError::NotAnObject)?;
     if !configuration.is_object() {
         return Err(PatchError::NotAnObject);
@@ -64,7 +62,7 @@ fn entry<'m>(map: &'m mut Object, name: &str) -> Result<&'m mut Object, PatchErr
 }
 
 /// JSON as Go's encoder writes it: with escapes for HTML, and a line end.
-fn written(value: &Value) -> String {
+pub fn written(value: &Value) -> String {
     // These characters occur only in strings.
     let mut text = value
         .to_string()

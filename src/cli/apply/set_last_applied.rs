@@ -45,7 +45,7 @@ pub(super) fn run(args: &SetLastAppliedArgs) -> Result<ExitCode, Failure> {
     };
     let node = NodeObjects::open(paths, args.output.dry_run)?;
     let mut tell = emit;
-    let mut results = Results::new(&args.output, &mut tell);
+    let mut results = Results::new(&args.output, &mut tell)?;
     let mut errors = Vec::new();
     for document in &read.documents {
         match set(&node, document, &args.namespace, args.create_annotation, &mut results) {
@@ -54,7 +54,7 @@ pub(super) fn run(args: &SetLastAppliedArgs) -> Result<ExitCode, Failure> {
             Ok(()) => {}
         }
     }
-    results.print()?;
+    results.print(&mut errors)?;
     errors.iter().for_each(complain);
     Ok(ExitCode::from(u8::from(!errors.is_empty())))
 }
@@ -125,7 +125,7 @@ mod tests {
                 Ok(())
             };
             let output = OutputArgs::default();
-            let mut results = Results::new(&output, &mut tell);
+            let mut results = Results::new(&output, &mut tell).unwrap();
             let namespace = NamespaceArg { namespace: None };
             let result = set(&node, &documents[0], &namespace, create_annotation, &mut results);
             drop(results);

@@ -3,6 +3,7 @@ use microkube_manifest::Input;
 use super::super::pods::test_pods::{TestPods, manifest};
 use super::*;
 
+const APPLY: Writing = Writing::Apply(Overwrite::Always);
 const CREATE: Writing = Writing::Create(SaveConfigArg::NO);
 
 /// The output of a dry run, and the errors.
@@ -31,13 +32,16 @@ fn printed(
     dry_run: DryRun,
     write: impl FnOnce(&mut Results<'_>, &mut Vec<anyhow::Error>) -> anyhow::Result<()>,
 ) -> (String, Vec<String>) {
-    let output = OutputArgs { dry_run, output: None };
+    let output = OutputArgs {
+        dry_run,
+        ..OutputArgs::default()
+    };
     let (mut told, mut errors) = (String::new(), Vec::new());
     let mut tell = |text: &str| {
         told.push_str(text);
         Ok(())
     };
-    write(&mut Results::new(&output, &mut tell), &mut errors).unwrap();
+    write(&mut Results::new(&output, &mut tell).unwrap(), &mut errors).unwrap();
     (told, errors.iter().map(|error| format!("{error:#}")).collect())
 }
 
@@ -62,10 +66,10 @@ fn the_outcome_for_each_pod_is_reported() {
     let pods = TestPods::new();
     pods.add_pod(&applied(&manifest("web", "nginx:1", "a")));
     let wanted = [manifest("web", "nginx:1", "a"), manifest("db", "db:1", "a")];
-    let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
+    let (told, errors) = tried(&pods, &wanted, DryRun::None, APPLY);
     assert_eq!(told, "pod/web unchanged\npod/db created\n");
     assert!(errors.is_empty(), "{errors:?}");
-    let (told, _) = tried(&pods, &wanted, DryRun::Client, Writing::Apply);
+    let (told, _) = tried(&pods, &wanted, DryRun::Client, APPLY);
     assert_eq!(told, "pod/web unchanged (dry run)\npod/db created (dry run)\n");
 }
 
@@ -79,7 +83,7 @@ fn a_refused_pod_does_not_affect_the_others() {
         manifest("db", "db:2", "a"),
         manifest("new", "new:1", "a"),
     ];
-    let (told, errors) = tried(&pods, &wanted, DryRun::None, Writing::Apply);
+    let (told, errors) = tried(&pods, &wanted, DryRun::None, APPLY);
     assert_eq!(told, "pod/db configured\npod/new created\n");
     assert!(errors[0].starts_with("The Pod \"web\" is invalid: spec: Forbidden: pod updates may not change"));
     assert_eq!(errors.len(), 1, "{errors:?}");
@@ -123,31 +127,29 @@ const OBJECTS: &str =
 fn objects_are_applied_with_namespaces_first() {
     let pods = TestPods::new();
     let created = "namespace/shop created\nconfigmap/c created\nsecret/s created\n";
-    assert_eq!(
-        written(&pods, OBJECTS, Writing::Apply),
-        (created.to_owned(), Vec::new())
-    );
+    assert_eq!(written(&pods, OBJECTS, APPLY), (created.to_owned(), Vec::new()));
     // As in kubectl, `stringData` is always a change.
     let unchanged = "namespace/shop unchanged\nconfigmap/c unchanged\nsecret/s configured\n";
-    assert_eq!(
-        written(&pods, OBJECTS, Writing::Apply),
-        (unchanged.to_owned(), Vec::new())
-    );
+    assert_eq!(written(&pods, OBJECTS, APPLY), (unchanged.to_owned(), Vec::new()));
     let changed = OBJECTS.replace("data: {a: b}, immutable", "data: {a: c}, immutable");
-    let (told, errors) = written(&pods, &changed, Writing::Apply);
+    let (told, errors) = written(&pods, &changed, APPLY);
     assert_eq!(told, "namespace/shop unchanged\nsecret/s configured\n");
     assert_eq!(
         errors,
         ["The ConfigMap \"c\" is invalid: data: Forbidden: field is immutable when `immutable` is set"]
     );
-    let (told, errors) = written(&pods, &changed, Writing::ApplyByForce(ReplacedArgs::DEFAULT));
+    let (told, errors) = written(
+        &pods,
+        &changed,
+        Writing::ApplyByForce(Overwrite::Always, ReplacedArgs::DEFAULT),
+    );
     assert_eq!(
         told,
         "namespace/shop unchanged\nconfigmap/c configured\nsecret/s configured\n"
     );
     assert!(errors.is_empty(), "{errors:?}");
     let unchanged = "namespace/shop unchanged\nconfigmap/c unchanged\nsecret/s configured\n";
-    assert_eq!(written(&pods, &changed, Writing::Apply).0, unchanged);
+    assert_eq!(written(&pods, &changed, APPLY).0, unchanged);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::super::object_failure::as_kubectl_error;
 use super::super::objects::dry_run::DryRun;
 use super::super::objects::table::type_in_names;
 use super::super::pods::format::{Format, Objects as Printed};
+use super::super::pods::output::FormatArgs;
 use super::super::pods_host::{self, Place, Purpose};
 use super::super::print::emit;
 use super::super::save_config::SaveConfigArg;
@@ -36,11 +37,8 @@ pub(super) struct GeneratedArgs {
     _validate: ValidateArg,
     #[command(flatten)]
     _field_manager: FieldManagerArg,
-    /// Output format: json, yaml, kyaml, name, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE,
-    /// jsonpath-file=PATH, go-template=TEMPLATE, go-template-file=PATH, custom-columns=NAME:PATH,… or
-    /// custom-columns-file=PATH
-    #[arg(short, long, value_name = "FORMAT", value_parser = super::super::results::object_format)]
-    output: Option<Format>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// The metadata of an object with this name.
@@ -77,13 +75,15 @@ pub(super) fn create(
     failed: Option<&'static str>,
     consumed_stdin: Option<&[u8]>,
 ) -> Result<ExitCode, Failure> {
+    let format = args.format.format()?;
+    let format = format.as_ref();
     let kind = object.kind();
     if kind.namespaced {
         object.metadata_mut().namespace.clone_from(&args.namespace.namespace);
     }
     if args.dry_run == DryRun::Client {
         let object = args.save_config.object(object.to_value());
-        return print(&object.map_err(|error| worded(error, None))?, args);
+        return print(object.map_err(|error| worded(error, None))?, args, format);
     }
     if kind.namespaced {
         object.metadata_mut().namespace = Some(args.namespace.or_default());
@@ -99,7 +99,7 @@ pub(super) fn create(
     };
     let value = args.save_config.object(object.to_value());
     match value.and_then(|value| objects.create(kind, &value)) {
-        Ok(created) => print(created.value(), args),
+        Ok(created) => print(created.into_value(), args, format),
         Err(error) if !error.problems().is_empty() => Err(Failure::from(worded(error, failed))),
         Err(error) => Err(worded(error, failed).into()),
     }
@@ -113,14 +113,14 @@ fn worded(error: ObjectError, failed: Option<&str>) -> anyhow::Error {
     }
 }
 
-fn print(object: &Value, args: &GeneratedArgs) -> Result<ExitCode, Failure> {
-    emit(&text(object, args)?)?;
+fn print(object: Value, args: &GeneratedArgs, format: Option<&Format>) -> Result<ExitCode, Failure> {
+    emit(&text(object, args, format)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(object: &Value, args: &GeneratedArgs) -> anyhow::Result<String> {
-    if let Some(format) = &args.output {
-        return format.print(&Printed::One(object.clone()), true);
+fn text(object: Value, args: &GeneratedArgs, format: Option<&Format>) -> anyhow::Result<String> {
+    if let Some(format) = format {
+        return format.print(&Printed::One(args.format.shown(object, format)), true);
     }
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let kind = kinds::find(text("/apiVersion"), text("/kind"));
@@ -146,7 +146,8 @@ pub(super) mod tests {
         let words = ["create"].iter().chain(words);
         let args = <Cli as clap::Parser>::try_parse_from(words).unwrap().args;
         let object = args.save_config.object(object.to_value()).unwrap();
-        text(&object, &args).unwrap()
+        let format = args.format.format().unwrap();
+        text(object, &args, format.as_ref()).unwrap()
     }
 
     #[test]
@@ -178,6 +179,7 @@ pub(super) mod tests {
             (&["--dry-run"], "serviceaccount/a created (dry run)\n"),
             (&["--dry-run=server"], "serviceaccount/a created (server dry run)\n"),
             (&["-o", "name"], "serviceaccount/a\n"),
+            (&["--template={{.kind}}"], "ServiceAccount"),
         ] {
             assert_eq!(printed(&service_account("a"), words), expected);
         }

@@ -55,7 +55,7 @@ impl Node {
             told.push_str(text);
             Ok(())
         };
-        let mut results = Results::new(&output, &mut tell);
+        let mut results = Results::new(&output, &mut tell).unwrap();
         let ended = edit(
             &self.node,
             &originals,
@@ -96,6 +96,21 @@ fn an_edited_object_is_patched() {
         ("configmap/c edited\n", json!({ "a": "2", "b": "3" }))
     );
     assert!(opened[0].starts_with("# Please edit the object below."), "{opened:?}");
+}
+
+#[test]
+fn kyaml_can_be_edited() {
+    let node = Node::new();
+    let originals = [(target(), node.node.find(&target()).unwrap().unwrap())];
+    let text = FileFormat::Kyaml.header(&[]) + &FileFormat::Kyaml.text(&originals);
+    assert!(text.contains("#\n---\n{\n  apiVersion: \"v1\",\n"), "{text}");
+    let input = Input {
+        source: "line",
+        text: text.as_bytes(),
+    };
+    let unknown_fields = What::Objects(SavingArgs::default()).validate().unknown_fields();
+    let documents = read_documents_with(&[input], unknown_fields).unwrap();
+    assert_eq!(documents[0].written(), originals[0].1);
 }
 
 #[test]

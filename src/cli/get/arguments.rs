@@ -9,6 +9,7 @@ use super::super::objects::arguments::{FieldSelectorArg, ObjectArgs, Requested, 
 use super::super::objects::table::Columns;
 use super::super::pods::arguments::{ScopeArgs, SelectorArg};
 use super::super::pods::format::Format;
+use super::super::pods::output::TemplateArgs;
 
 /// Display Pods and other objects
 ///
@@ -60,20 +61,8 @@ pub(super) struct Show {
     /// custom-columns-file=PATH
     #[arg(short, long, value_name = "FORMAT", value_parser = Format::parse_before_template)]
     pub(super) output: Option<Format>,
-    /// The template or path for a format of -o that lacks it; a Go template if there is no -o
-    #[arg(long, value_name = "TEMPLATE")]
-    template: Option<String>,
-    /// With --allow-missing-template-keys=false: fail if an object lacks a field of the template
-    #[arg(
-        long,
-        action = clap::ArgAction::Set,
-        default_value_t = true,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_name = "BOOL"
-    )]
-    pub(super) allow_missing_template_keys: bool,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Show the type in the name of each object
     #[arg(long)]
     pub(super) show_kind: bool,
@@ -86,9 +75,6 @@ pub(super) struct Show {
     /// Show the values of these labels as columns
     #[arg(short = 'L', long, value_delimiter = ',', value_name = "LABEL,…")]
     pub(super) label_columns: Vec<String>,
-    /// Keep metadata.managedFields in json and yaml
-    #[arg(long)]
-    pub(super) show_managed_fields: bool,
     /// Sort by this field, such as .metadata.creationTimestamp
     #[arg(long, value_name = "JSONPATH", value_parser = Template::parse_relaxed)]
     pub(super) sort_by: Option<Template>,
@@ -119,8 +105,7 @@ impl Show {
     /// # Errors
     /// If the format lacks a template, or the template is invalid.
     pub(super) fn prepare(&mut self) -> anyhow::Result<()> {
-        let format = Format::with_template(self.output.take(), self.template.as_deref())?;
-        self.output = format.map(|format| format.allowing_missing(self.allow_missing_template_keys));
+        self.output = self.template.format(self.output.take())?;
         Ok(())
     }
 
@@ -143,11 +128,6 @@ impl Show {
 }
 
 /// The object as it is printed.
-pub(super) fn shown(mut object: Value, show: &Show) -> Value {
-    if !show.show_managed_fields
-        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
-    {
-        metadata.remove("managedFields");
-    }
-    object
+pub(super) fn shown(object: Value, show: &Show) -> Value {
+    show.template.shown(object, show.output.as_ref())
 }

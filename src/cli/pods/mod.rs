@@ -2,6 +2,7 @@
 
 pub(super) mod arguments;
 pub(super) mod format;
+pub(super) mod output;
 pub(super) mod selection;
 pub(super) mod snapshot;
 pub(super) mod status_column;

@@ -35,7 +35,11 @@ fn result(pods: &TestPods, words: &[&str], condition: &str, timeout: Duration) -
         &condition,
         timeout,
         &mut |kind, object| {
-            met.push(text(kind, object, Some(&Format::Name))?.trim_end().to_owned());
+            met.push(
+                text(kind, object, &FormatArgs::default(), Some(&Format::Name))?
+                    .trim_end()
+                    .to_owned(),
+            );
             Ok(())
         },
     );
@@ -78,7 +82,7 @@ fn objects_are_named_or_printed_in_a_format() {
     );
     let shown = |format: Option<&str>| {
         let format: Option<Format> = format.map(|format| format.parse().unwrap());
-        text(kind, &object, format.as_ref()).unwrap()
+        text(kind, &object, &FormatArgs::default(), format.as_ref()).unwrap()
     };
     assert_eq!(shown(None), "configmap/a condition met\n");
     assert_eq!(shown(Some("name")), "configmap/a\n");

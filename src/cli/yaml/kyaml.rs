@@ -4,7 +4,7 @@
 //! As in YAML, characters that could mislead a reader of a terminal are escaped.
 
 use microkube_image::is_unprintable;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::plain;
 
@@ -62,8 +62,24 @@ fn write(text: &mut String, value: &Value, indent: usize) {
         }
         Value::String(string) if string.contains('\n') => write_lines(text, string, indent),
         Value::String(string) => write_on_one_line(text, string),
+        Value::Number(number) => text.push_str(&written_number(number)),
         other => text.push_str(&other.to_string()),
     }
+}
+
+/// A number as Go's JSON encoder writes it. Only integers of 64 bits with a sign are exact, as in kubectl.
+fn written_number(number: &Number) -> String {
+    // Adding zero drops its sign.
+    let value = match (number.as_i64(), number.as_f64()) {
+        (None, Some(value)) => value + 0.0,
+        _ => return number.to_string(),
+    };
+    let size = value.abs();
+    if size >= 1e21 || (size > 0.0 && size < 1e-6) {
+        let text = format!("{value:e}");
+        return if size < 1.0 { text } else { text.replace('e', "e+") };
+    }
+    value.to_string()
 }
 
 fn start_line(text: &mut String, indent: usize) {

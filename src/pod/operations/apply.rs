@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::create::{CreateError, free_name, start_detached};
 use super::namespaces;
 use super::update::{Mode, Part, UpdateError, update};
-use crate::objects::{self, ObjectError, Outcome};
+use crate::objects::{self, ObjectError, Outcome, Overwrite};
 use crate::state::{Paths, PodRecords, RecordsError};
 
 /// How many times an apply starts again because the Pod was created or deleted meanwhile, as in kubectl.
@@ -91,9 +91,17 @@ impl ApplyError {
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn apply(paths: &Paths, configuration: &PodConfiguration, mode: Mode) -> Result<Applied, ApplyError> {
+pub async fn apply(
+    paths: &Paths,
+    configuration: &PodConfiguration,
+    overwrite: Overwrite,
+    mode: Mode,
+) -> Result<Applied, ApplyError> {
     prepare(paths, &configuration.pod, mode).await?;
-    apply_with(paths, configuration, mode, &mut |pod| start(paths, pod, mode)).await
+    apply_with(paths, configuration, overwrite, mode, &mut |pod| {
+        start(paths, pod, mode)
+    })
+    .await
 }
 
 /// Creates a Pod that outlives this process; no Pod may have its name.
@@ -145,6 +153,7 @@ fn start(paths: &Paths, pod: &Pod, mode: Mode) -> Result<Pod, CreateError> {
 async fn apply_with(
     paths: &Paths,
     configuration: &PodConfiguration,
+    overwrite: Overwrite,
     mode: Mode,
     create: &mut dyn FnMut(&Pod) -> Result<Pod, CreateError>,
 ) -> Result<Applied, ApplyError> {
@@ -175,7 +184,7 @@ async fn apply_with(
                 Err(error) => return Err(error.into()),
             }
         }
-        match configure(paths, &configuration.pod, &modified, mode).await {
+        match configure(paths, &configuration.pod, &modified, overwrite, mode).await {
             Err(UpdateError::NotFound { .. }) if !attempts.is_empty() => {}
             result => return Ok(result?),
         }
@@ -187,12 +196,13 @@ async fn configure(
     paths: &Paths,
     pod: &Pod,
     modified: &Value,
+    overwrite: Overwrite,
     mode: Mode,
 ) -> Result<Applied, UpdateError<ObjectError>> {
     let kind = Typed::from(pod.clone()).kind();
     let (mut outcome, mut lacked_annotation) = (Outcome::Unchanged, false);
     let mut change = |current: &Pod| {
-        let merged = objects::merge(kind, modified, &Typed::from(current.clone()).to_value())?;
+        let merged = objects::merge(kind, modified, &Typed::from(current.clone()).to_value(), overwrite)?;
         lacked_annotation = merged.lacked_annotation;
         let Some(object) = merged.object else {
             outcome = Outcome::Unchanged;

@@ -27,6 +27,7 @@
 //! - Unknown fields are merged or replaced by their type. The validation refuses them.
 
 mod apply;
+mod conflict;
 mod diff;
 mod directive;
 mod key;
@@ -34,5 +35,6 @@ mod list;
 mod three_way;
 
 pub use apply::apply;
+pub use conflict::conflict;
 pub use diff::diff;
 pub use three_way::three_way;

@@ -53,6 +53,23 @@ fn apply_sends_the_patches_of_kubectl() {
 }
 
 #[test]
+fn conflicts_with_changes_of_others_are_those_of_apimachinery() {
+    for (name, case) in cases(include_str!("conflict.yaml")) {
+        let (last, current) = (case.get("last"), &case["current"]);
+        let patch = match case.get("patch") {
+            Some(patch) => patch.clone(),
+            None => {
+                strategic::three_way(last, &case["modified"], current, schema())
+                    .unwrap()
+                    .patch
+            }
+        };
+        let changes = strategic::conflict(last, current, &patch, schema()).unwrap();
+        assert_eq!(changes.as_ref(), case.get("changes"), "{name}: {changes:?}");
+    }
+}
+
+#[test]
 fn merge_patches_apply_as_in_rfc_7386() {
     for (name, case) in cases(include_str!("merge_patch.yaml")) {
         let outcome = merge_patch::apply(&case["object"], &case["patch"]);

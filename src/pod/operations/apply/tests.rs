@@ -28,10 +28,16 @@ fn configuration(manifest: &Value) -> PodConfiguration {
 /// The result for this manifest, and whether a Pod was created.
 async fn applied(pods: &TestPods, manifest: &Value) -> (Result<Applied, String>, bool) {
     let mut created = false;
-    let applied = apply_with(&pods.paths, &configuration(manifest), Mode::Write, &mut |pod| {
-        created = true;
-        Ok(pod.clone())
-    })
+    let applied = apply_with(
+        &pods.paths,
+        &configuration(manifest),
+        Overwrite::Always,
+        Mode::Write,
+        &mut |pod| {
+            created = true;
+            Ok(pod.clone())
+        },
+    )
     .await;
     (applied.map_err(|error| error.to_string()), created)
 }
@@ -278,7 +284,9 @@ async fn a_generated_name_cannot_be_applied() {
     configuration.pod.metadata.name = None;
     configuration.pod.metadata.generate_name = Some("web-".to_owned());
     configuration.written = generated;
-    let refused = apply(&pods.paths, &configuration, Mode::DryRun).await.unwrap_err();
+    let refused = apply(&pods.paths, &configuration, Overwrite::Always, Mode::DryRun)
+        .await
+        .unwrap_err();
     assert_eq!(refused.to_string(), "from web-: cannot use generate name with apply");
 }
 
@@ -295,7 +303,7 @@ async fn a_pod_that_must_be_new_is_refused_if_it_exists() {
 async fn a_concurrent_apply_finds_the_pod_created_first() {
     let pods = TestPods::new();
     let web = configuration(&web(&json!({}), &json!({})));
-    let applied = apply_with(&pods.paths, &web, Mode::Write, &mut |pod| {
+    let applied = apply_with(&pods.paths, &web, Overwrite::Always, Mode::Write, &mut |pod| {
         // The Pod as it is on its node.
         let mut on_node = pod.clone();
         on_node.spec.get_or_insert_default().node_name = Some("host".to_owned());
