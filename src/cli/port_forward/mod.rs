@@ -40,15 +40,16 @@ const MAX_CONNECTIONS: usize = 128;
 /// of a port of one of the containers. Ends with Ctrl-C, or with an error when the Pod ends.
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "microkube port-forward [OPTIONS] TYPE/NAME [LOCAL_PORT:]REMOTE_PORT...",
     after_help = "Examples:\n  microkube port-forward pod/web 5000 6000\n  microkube port-forward web 8080:80\n  microkube port-forward web :80\n  microkube \
                   port-forward web 8080:http\n  microkube port-forward --address 0.0.0.0 web 8080:80"
 )]
 pub struct PortForwardArgs {
     /// Pod name: NAME or pod/NAME
     #[arg(value_name = "TYPE/NAME", add = completion::pod_names())]
-    pod: String,
+    pod: Option<String>,
     /// Ports: the same here and in the Pod, LOCAL_PORT:REMOTE_PORT, or :REMOTE_PORT for a random local port
-    #[arg(required = true, value_name = "[LOCAL_PORT:]REMOTE_PORT")]
+    #[arg(value_name = "[LOCAL_PORT:]REMOTE_PORT")]
     ports: Vec<String>,
     /// Addresses to listen on (comma separated): IP addresses, or localhost for 127.0.0.1 and ::1, of which one must be
     /// available
@@ -62,13 +63,14 @@ pub struct PortForwardArgs {
 }
 
 pub(super) fn run(args: PortForwardArgs) -> Result<ExitCode, Failure> {
-    // Before anything waits: these need no Pod.
+    let name = args.pod.filter(|_| !args.ports.is_empty());
+    let name = name.ok_or_else(|| anyhow!("TYPE/NAME and list of ports are required for port-forward"))?;
     let addresses = ListenAddress::parse_all(&args.address)?;
     let paths = match pods_host::go_to_pods(Purpose::Look, None)? {
         Place::Elsewhere(exit_code) => return Ok(exit_code),
         Place::Here(paths) => paths,
     };
-    let target = target::find(&paths, &args.namespace.or_default(), &args.pod)?;
+    let target = target::find(&paths, &args.namespace.or_default(), &name)?;
     let pod = &target.record.pod;
     let ports = args.ports.iter().map(|text| ForwardedPort::parse(text, pod));
     let ports = ports.collect::<anyhow::Result<Vec<_>>>()?;
