@@ -1,7 +1,7 @@
 //! `port-forward`: servers that listen on a Pod's localhost, reached from the host.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use microkube_tests::manifest::Pod;
@@ -10,10 +10,10 @@ use crate::detached_pod::Detached;
 use crate::host::{Running, alone, container, host, http_get, processes, shell_pod};
 
 /// Serves `hello` on port 8080 of localhost only.
-const HELLO: &str = "mkdir /www; echo hello > /www/index.html; httpd -f -p 127.0.0.1:8080 -h /www & ";
+const HELLO: &str = "mkdir /www; echo hello > /www/index.html; httpd -p 127.0.0.1:8080 -h /www; ";
 
 /// Sends back what each connection to port 7000 sends.
-const ECHO: &str = "nc -ll -p 7000 -e cat & ";
+const ECHO: &str = "nc -ll -p 7000 -e cat & until nc 127.0.0.1 7000 < /dev/null; do sleep 0.1; done; ";
 
 /// Ends on SIGTERM.
 const WAIT: &str = "echo serving; trap 'exit 0' TERM; while :; do sleep 0.1; done";
@@ -141,7 +141,12 @@ fn both_loopback_addresses_lead_to_a_pod_with_users_of_its_own() {
         .set("spec.hostUsers", false);
     let _pod = serving(&pod);
     let mut forward = host().begin(["port-forward", "mapped-forward", "18080:http"]);
-    for address in ["127.0.0.1:18080", "[::1]:18080"] {
+    let mut addresses = vec!["127.0.0.1:18080"];
+    // As in kubectl, one of them is enough.
+    if TcpListener::bind("[::1]:0").is_ok() {
+        addresses.push("[::1]:18080");
+    }
+    for address in addresses {
         forward.wait_for(&format!("Forwarding from {address} -> 8080"));
         let answer = http_get(address, "/").unwrap();
         assert!(answer.ends_with("\r\n\r\nhello\n"), "{answer}");
