@@ -12,6 +12,7 @@ mod log;
 mod mount_api;
 mod network;
 mod overlay;
+mod port;
 mod priority;
 mod reaper;
 mod registry;

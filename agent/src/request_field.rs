@@ -49,6 +49,17 @@ pub fn process_id(value: &str) -> Result<(), InvalidRequest> {
     name("process_id", value, 128, b"-")
 }
 
+/// The id of a connection to a port: `[a-z0-9-]{1,128}`.
+pub fn connection_id(value: &str) -> Result<(), InvalidRequest> {
+    name("connection_id", value, 128, b"-")
+}
+
+/// A TCP port.
+pub fn port(value: u32) -> Result<u16, InvalidRequest> {
+    let port = u16::try_from(value).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| InvalidRequest::new("port", "is not between 1 and 65535"))
+}
+
 /// A layer's id: `[a-z0-9]{1,64}`.
 pub fn layer_id(value: &str) -> Result<(), InvalidRequest> {
     name("layers.id", value, 64, b"")

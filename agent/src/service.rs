@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use microkube_protocol::AGENT_VERSIONS;
 use microkube_protocol::messages::{
-    AddLayersRequest, AddLayersResponse, ContainerSummary, CreateSandboxRequest, CreateSandboxResponse,
-    ListContainersRequest, ListContainersResponse, ReadVolumeFileRequest, ReadVolumeFileResponse,
-    RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest,
-    ShutdownResponse, SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
-    StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
-    StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest, WaitProcessResponse,
-    WatchStorageRequest, WatchStorageResponse, WriteFileVolumeRequest, WriteFileVolumeResponse,
+    AddLayersRequest, AddLayersResponse, ConnectPortRequest, ConnectPortResponse, ContainerSummary,
+    CreateSandboxRequest, CreateSandboxResponse, ListContainersRequest, ListContainersResponse, ReadVolumeFileRequest,
+    ReadVolumeFileResponse, RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest,
+    ResizeTerminalResponse, ShutdownRequest, ShutdownResponse, SignalContainerRequest, SignalContainerResponse,
+    SignalProcessRequest, SignalProcessResponse, StartContainerRequest, StartContainerResponse, StartProcessRequest,
+    StartProcessResponse, StatsRequest, StatsResponse, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
+    WaitProcessResponse, WatchStorageRequest, WatchStorageResponse, WriteFileVolumeRequest, WriteFileVolumeResponse,
 };
 use microkube_protocol::service::Agent;
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use ttrpc::r#async::TtrpcContext;
 use crate::container::{Container, ContainerStarter, Process, ProcessExit};
 use crate::host::Host;
 use crate::log;
+use crate::port::PortConnections;
 use crate::registry::Registry;
 use crate::request_field;
 use crate::sandbox::{self, Sandbox};
@@ -60,6 +61,7 @@ struct State {
     sandbox: Mutex<SandboxState>,
     containers: Registry<Container>,
     processes: Registry<Process>,
+    port_connections: PortConnections,
     start_order: StartOrder,
     starts: UnderWay<ttrpc::Result<StartContainerResponse>>,
     shutdown: Arc<Notify>,
@@ -83,6 +85,7 @@ impl AgentService {
             sandbox: Mutex::default(),
             containers: Registry::new("container", MAX_CONTAINERS),
             processes: Registry::new("process", MAX_PROCESSES),
+            port_connections: PortConnections::default(),
             start_order: StartOrder::default(),
             starts: UnderWay::default(),
             shutdown,
@@ -314,6 +317,11 @@ impl Agent for AgentService {
             used: self.state.watch_storage(request).await?,
             ..Default::default()
         })
+    }
+
+    async fn connect_port(&self, _: &TtrpcContext, request: ConnectPortRequest) -> ttrpc::Result<ConnectPortResponse> {
+        self.state.connect_port(&request).await?;
+        Ok(ConnectPortResponse::default())
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<ShutdownResponse> {

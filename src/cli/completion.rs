@@ -441,6 +441,7 @@ mod tests {
             ("exec", &["pod", "container"]),
             ("attach", &["pod", "container"]),
             ("cp", &["source", "target", "container"]),
+            ("port-forward", &["pod", "namespace"]),
             ("get", &["resources"]),
             ("describe", &["resources", "namespace"]),
             ("edit", &["resources"]),

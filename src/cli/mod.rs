@@ -48,6 +48,7 @@ mod panic_report;
 mod patch;
 mod pods;
 mod pods_host;
+mod port_forward;
 mod print;
 mod readable;
 mod recover;
@@ -100,6 +101,7 @@ enum Verb {
     Exec(exec::ExecArgs),
     Attach(attach::AttachArgs),
     Cp(cp::CpArgs),
+    PortForward(port_forward::PortForwardArgs),
     Debug(debug::DebugArgs),
     Top(top::TopArgs),
     Apply(apply::ApplyArgs),
@@ -182,6 +184,7 @@ pub fn main() -> ExitCode {
         Verb::Exec(args) => exec::run(args),
         Verb::Attach(args) => attach::run(args),
         Verb::Cp(args) => cp::run(args),
+        Verb::PortForward(args) => port_forward::run(args),
         Verb::Debug(args) => debug::run(args),
         Verb::Top(args) => top::run(args),
         Verb::Apply(args) => apply::run(args),

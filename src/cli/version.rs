@@ -152,14 +152,14 @@ mod tests {
 
     #[test]
     fn version_is_one_line_with_build_commit_protocol_and_guest_kernel() {
-        let expected = "microkube 0.1.0+1a2b3c4d (commit 0123abc, protocol 3, guest kernel 6.12.1-microkube)\n";
+        let expected = "microkube 0.1.0+1a2b3c4d (commit 0123abc, protocol 4, guest kernel 6.12.1-microkube)\n";
         assert_eq!(
             line("0.1.0+1a2b3c4d", Some("0123abc"), Some("6.12.1-microkube")),
             expected
         );
         assert_eq!(
             line("0.1.0", None, None),
-            "microkube 0.1.0 (protocol 3, guest kernel not found)\n"
+            "microkube 0.1.0 (protocol 4, guest kernel not found)\n"
         );
     }
 
@@ -167,7 +167,7 @@ mod tests {
     fn the_verb_prints_every_version_as_text_and_as_an_object() {
         let expected = format!(
             "Version:       {VERSION}\nBuild:         0.1.0+1a2b3c4d\nCommit:        0123abc\nGuest kernel:  6.12.1\nRecords:       1\n\
-             Protocols:     supervisor 3, VMM 3, agent 6, emulated host 2\nPlatform:      linux/amd64\n"
+             Protocols:     supervisor 4, VMM 3, agent 6, emulated host 2\nPlatform:      linux/amd64\n"
         );
         assert_eq!(text("0.1.0+1a2b3c4d", Some("0123abc"), Ok("6.12.1")), expected);
         let missing = anyhow::anyhow!("cannot find the guest kernel");

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use microkube_projection::Content;
 use microkube_protocol::messages::{
-    AddLayersRequest, CreateSandboxRequest, CreateSandboxResponse, FileProjection, Layer, ListContainersRequest,
-    ListContainersResponse, Mount, ProtocolVersions, ReadVolumeFileRequest, RemoveContainerRequest,
-    RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest, ShutdownResponse,
-    SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
+    AddLayersRequest, ConnectPortRequest, CreateSandboxRequest, CreateSandboxResponse, FileProjection, Layer,
+    ListContainersRequest, ListContainersResponse, Mount, ProtocolVersions, ReadVolumeFileRequest,
+    RemoveContainerRequest, RemoveContainerResponse, ResizeTerminalRequest, ResizeTerminalResponse, ShutdownRequest,
+    ShutdownResponse, SignalContainerRequest, SignalContainerResponse, SignalProcessRequest, SignalProcessResponse,
     StartContainerRequest, StartContainerResponse, StartProcessRequest, StartProcessResponse, StatsRequest,
     StatsResponse, StorageUsage, Volume, WaitContainerRequest, WaitContainerResponse, WaitProcessRequest,
     WaitProcessResponse, WatchStorageRequest,
@@ -22,7 +22,8 @@ use microkube_protocol::messages::{
 use microkube_protocol::service::AgentClient;
 use microkube_protocol::{
     ADDED_CONTAINERS_VERSION, AGENT_VERSIONS, FILE_VOLUMES_VERSION, IMAGE_VOLUMES_VERSION, NoCommonVersion,
-    SECURITY_CONTEXT_VERSION, STORAGE_VERSION, USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION, Versions,
+    PORT_FORWARD_VERSION, SECURITY_CONTEXT_VERSION, STORAGE_VERSION, USER_NAMESPACES_VERSION, VOLUME_FILES_VERSION,
+    Versions,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use ttrpc::Code;
@@ -343,6 +344,22 @@ impl AgentClientHandle {
         let mut answer = self.client.watch_storage(with_timeout(0), request).await?;
         answer.bound();
         Ok(answer.used)
+    }
+
+    /// `ConnectPort`: connects to a port of the Pod's localhost. The agent opens the data stream with this id.
+    ///
+    /// # Errors
+    /// See [`AgentError`]. Also fails if the agent's version cannot connect; then nothing is sent.
+    pub async fn connect_port(&self, connection_id: &str, port: u16) -> Result<(), AgentError> {
+        require(self.version(), PORT_FORWARD_VERSION, "forwarded ports")?;
+        let request = ConnectPortRequest {
+            connection_id: connection_id.to_owned(),
+            port: port.into(),
+            ..Default::default()
+        };
+        let mut answer = self.client.connect_port(with_duration(CALL_TIMEOUT), &request).await?;
+        answer.bound();
+        Ok(())
     }
 
     /// `AddLayers`: adds layers to the sandbox.

@@ -1,4 +1,5 @@
-//! The data streams of a Pod's guest: containers' output and stdin, the stdio of exec processes, and the guest's log.
+//! The data streams of a Pod's guest: containers' output and stdin, the stdio of exec processes, connections to ports,
+//! and the guest's log.
 //!
 //! Each is one vsock connection, opened by the agent. The guest may connect any number of times and send anything, so
 //! each stream is accepted once, and only if it is expected. `container_streams` processes containers' output.
@@ -43,6 +44,7 @@ struct Expected {
     log: bool,
     containers: HashMap<String, Arc<ContainerStreams>>,
     processes: HashMap<(String, Stdio), oneshot::Sender<UnixStream>>,
+    ports: HashMap<String, oneshot::Sender<UnixStream>>,
 }
 
 /// Streams that arrive during a takeover, for containers that are not confirmed yet. Their data fills buffers here and
@@ -168,6 +170,18 @@ impl GuestStreams {
         lock(&self.expected).processes.retain(|(other, _), _| other != id);
     }
 
+    /// Announces the stream of a connection to a port.
+    pub fn expect_port(&self, id: &str) -> oneshot::Receiver<UnixStream> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.expected).ports.insert(id.to_owned(), sender);
+        receiver
+    }
+
+    /// Forgets a connection to a port that was not made.
+    pub fn forget_port(&self, id: &str) {
+        lock(&self.expected).ports.remove(id);
+    }
+
     /// Reads the header of a new guest connection to the stream port.
     pub async fn header(&self, stream: &mut UnixStream) -> Option<DataStream> {
         match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
@@ -200,12 +214,11 @@ impl GuestStreams {
             DataStream::Log => self.serve_log(stream).await,
             DataStream::Process { id, stdio } => {
                 let expected = lock(&self.expected).processes.remove(&(id, stdio));
-                match expected {
-                    // If the receiver is gone, the stream is closed.
-                    Some(receiver) => drop(receiver.send(stream)),
-                    None => self.complain(format_args!("refused an unexpected stream from the guest")),
-                }
-                return;
+                return self.hand_over(expected, stream);
+            }
+            DataStream::Port { id } => {
+                let expected = lock(&self.expected).ports.remove(&id);
+                return self.hand_over(expected, stream);
             }
             DataStream::Container {
                 id,
@@ -235,6 +248,15 @@ impl GuestStreams {
         };
         if let Err(error) = served {
             self.complain(format_args!("a stream from the guest failed: {error}"));
+        }
+    }
+
+    /// Passes a stream to the task that expects it.
+    fn hand_over(&self, expected: Option<oneshot::Sender<UnixStream>>, stream: UnixStream) {
+        match expected {
+            // If the receiver is gone, the stream is closed.
+            Some(receiver) => drop(receiver.send(stream)),
+            None => self.complain(format_args!("refused an unexpected stream from the guest")),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `lifecycle` decides; `supervisor` carries the decisions out with the other modules. `container_images` and
 //! `host_resources` get what a boot needs, `boot_plan` plans it, `virtual_machine` and `sandbox` run it.
-//! `guest_streams` and `guest_process` serve the guest, and `probe` performs probes and hooks. `operations` has
+//! `guest_streams`, `guest_process` and `guest_port` serve the guest, and `probe` performs probes and hooks. `operations` has
 //! everything that other processes can do with Pods. `client` connects to a supervisor, and `sweep` cleans up after
 //! dead ones. The crate `microkube_manifest` reads manifests.
 
@@ -23,6 +23,7 @@ mod file_volume_parts;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guest_log;
+mod guest_port;
 mod guest_process;
 mod guest_streams;
 mod guest_text;

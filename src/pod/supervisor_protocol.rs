@@ -3,7 +3,9 @@
 //!
 //! A frame is a header (`frame_header`) and its payload. Input and output are raw bytes, everything else is JSON. A
 //! connection carries one conversation: after [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`] it ends with
-//! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`].
+//! [`Notice::Exited`], [`Notice::InputEnded`] or [`Notice::Refused`]. After [`SupervisorRequest::PortForward`] it ends
+//! when both sides have ended their bytes, or with [`Notice::Refused`]; a side that closes it earlier has lost the
+//! connection to the port.
 //!
 //! The two sides may be of different builds, because a supervisor lives as long as its Pod. A command line starts with
 //! [`SupervisorRequest::Hello`], the supervisor answers with [`Notice::Hello`], and both use the latest version that
@@ -40,7 +42,7 @@ pub const SOCKET_FILE: &str = "supervisor.sock";
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 
 /// The versions of this protocol that this build supports. `docs/decisions/versions.md` has the rules for raising them.
-pub const VERSIONS: Versions = Versions { oldest: 0, newest: 3 };
+pub const VERSIONS: Versions = Versions { oldest: 0, newest: 4 };
 
 /// The version with [`AttachOptions::from_start_of`].
 pub const VERSION_ATTACH_FROM_START: u32 = 2;
@@ -49,6 +51,9 @@ pub const VERSION_ATTACH_FROM_START: u32 = 2;
 pub const VERSION_UPDATE: u32 = 3;
 /// The version with [`SupervisorRequest::AddEphemeralContainer`].
 pub const VERSION_EPHEMERAL_CONTAINERS: u32 = 3;
+
+/// The version with [`SupervisorRequest::PortForward`].
+pub const VERSION_PORT_FORWARD: u32 = 4;
 
 const KIND_OUTPUT: u8 = 1;
 const KIND_LOG: u8 = 2;
@@ -68,8 +73,8 @@ pub enum OutputStream {
 pub enum SupervisorFrame {
     /// Bytes that a container wrote. An empty payload ends the stream.
     Output {
-        /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`] and
-        /// [`SupervisorRequest::Attach`].
+        /// Index of the container in the manifest; 0 after [`SupervisorRequest::Exec`],
+        /// [`SupervisorRequest::Attach`] and [`SupervisorRequest::PortForward`].
         container: u16,
         /// Which of the container's streams.
         stream: OutputStream,
@@ -81,8 +86,8 @@ pub enum SupervisorFrame {
     Notice(Notice),
     /// Client to supervisor.
     Request(SupervisorRequest),
-    /// Client to supervisor: standard input for [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`]. An empty
-    /// payload ends it.
+    /// Client to supervisor: standard input for [`SupervisorRequest::Exec`] or [`SupervisorRequest::Attach`], or bytes
+    /// for the port of [`SupervisorRequest::PortForward`]. An empty payload ends it.
     Stdin(Vec<u8>),
 }
 
@@ -143,7 +148,8 @@ pub enum Notice {
     /// Answers [`SupervisorRequest::Attach`] with [`AttachOptions::from_start_of`]: the output from these positions on
     /// follows; the log has all output before them. Since version 2.
     AttachedAt { stdout_bytes: u64, stderr_bytes: u64 },
-    /// Answers [`SupervisorRequest::Exec`]: the command is running.
+    /// Answers [`SupervisorRequest::Exec`]: the command is running. Answers [`SupervisorRequest::PortForward`]: the port
+    /// is connected.
     Started,
     /// The command or container has exited, and all its output was sent. The last frame of its conversation.
     Exited {
@@ -326,6 +332,9 @@ pub enum SupervisorRequest {
     /// Add an ephemeral container to the Pod. The answer is [`Notice::Done`], as soon as the container is recorded.
     /// Since version 3.
     AddEphemeralContainer(Box<EphemeralContainer>),
+    /// Connect to a TCP port of the Pod's localhost. [`SupervisorFrame::Stdin`] and standard output carry the bytes.
+    /// Since version 4.
+    PortForward { port: u16 },
     /// Since version 1: the first request of a client. If there is a common version, another request follows the
     /// answer.
     Hello(Greeting),

@@ -46,6 +46,7 @@ mod object_verbs;
 mod object_watch;
 mod objects;
 mod pod_changes;
+mod port_forward;
 mod probes;
 mod readiness_gates;
 mod recovery;

@@ -51,6 +51,9 @@ pub const IMAGE_VOLUMES_VERSION: u32 = 6;
 /// The first version with `WatchStorage`.
 pub const STORAGE_VERSION: u32 = 6;
 
+/// The first version with `ConnectPort`.
+pub const PORT_FORWARD_VERSION: u32 = 6;
+
 /// The tag of the VM's virtio-fs device.
 pub const SHARES_TAG: &str = "microkube";
 

@@ -39,6 +39,11 @@ pub enum DataStream {
         /// One of its streams.
         stdio: Stdio,
     },
+    /// A connection to a port of the Pod.
+    Port {
+        /// The connection's id.
+        id: String,
+    },
 }
 
 /// Why a stream header was refused.
@@ -53,7 +58,7 @@ pub enum StreamHeaderError {
     /// The kind is unknown or unspecified.
     #[error("stream header has unknown kind {0}")]
     UnknownKind(i32),
-    /// A log with an owner, or a standard stream that does not have exactly one owner.
+    /// A log with an owner, or another stream that does not have exactly one owner, of the right kind.
     #[error("stream header of kind {0:?} lacks an ID")]
     WrongOwner(StreamKind),
 }
@@ -89,6 +94,10 @@ pub fn encode_stream_header(stream: &DataStream) -> Result<Vec<u8>, StreamHeader
             header.kind = StreamKind::from(*stdio).into();
             header.process_id.clone_from(id);
         }
+        DataStream::Port { id } => {
+            header.kind = StreamKind::STREAM_KIND_PORT.into();
+            header.connection_id.clone_from(id);
+        }
     }
     let body = header.write_to_bytes().map_err(StreamHeaderError::Malformed)?;
     let length = u16::try_from(body.len())
@@ -115,17 +124,29 @@ pub fn decode_stream_header(body: &[u8]) -> Result<DataStream, StreamHeaderError
         StreamKind::STREAM_KIND_STDIN => Some(Stdio::Stdin),
         StreamKind::STREAM_KIND_STDOUT => Some(Stdio::Stdout),
         StreamKind::STREAM_KIND_STDERR => Some(Stdio::Stderr),
-        StreamKind::STREAM_KIND_LOG => None,
+        StreamKind::STREAM_KIND_LOG | StreamKind::STREAM_KIND_PORT => None,
         StreamKind::STREAM_KIND_UNSPECIFIED => return Err(StreamHeaderError::UnknownKind(kind.value())),
     };
-    match (stdio, header.container_id, header.process_id) {
-        (None, container, process) if container.is_empty() && process.is_empty() => Ok(DataStream::Log),
-        (Some(stdio), id, process) if process.is_empty() && !id.is_empty() => Ok(DataStream::Container {
-            id,
+    let owned = |id: &str| !id.is_empty();
+    match (
+        stdio,
+        header.container_id.as_str(),
+        header.process_id.as_str(),
+        header.connection_id.as_str(),
+    ) {
+        (None, "", "", "") if kind == StreamKind::STREAM_KIND_LOG => Ok(DataStream::Log),
+        (None, "", "", id) if kind == StreamKind::STREAM_KIND_PORT && owned(id) => {
+            Ok(DataStream::Port { id: id.to_owned() })
+        }
+        (Some(stdio), id, "", "") if owned(id) => Ok(DataStream::Container {
+            id: id.to_owned(),
             stdio,
             position_bytes: header.position_bytes,
         }),
-        (Some(stdio), container, id) if container.is_empty() && !id.is_empty() => Ok(DataStream::Process { id, stdio }),
+        (Some(stdio), "", id, "") if owned(id) => Ok(DataStream::Process {
+            id: id.to_owned(),
+            stdio,
+        }),
         _ => Err(StreamHeaderError::WrongOwner(kind)),
     }
 }
@@ -150,14 +171,16 @@ mod tests {
                 position_bytes
             }),
             (id, stdio()).prop_map(|(id, stdio)| DataStream::Process { id, stdio }),
+            id.prop_map(|id| DataStream::Port { id }),
         ]
     }
 
-    fn header(kind: StreamKind, container_id: &str, process_id: &str) -> Vec<u8> {
+    fn header(kind: StreamKind, container_id: &str, process_id: &str, connection_id: &str) -> Vec<u8> {
         let header = StreamHeader {
             kind: kind.into(),
             container_id: container_id.to_owned(),
             process_id: process_id.to_owned(),
+            connection_id: connection_id.to_owned(),
             ..Default::default()
         };
         header.write_to_bytes().unwrap()
@@ -174,10 +197,16 @@ mod tests {
     #[test]
     fn a_stream_has_exactly_one_owner_and_the_log_has_none() {
         for body in [
-            header(StreamKind::STREAM_KIND_STDOUT, "", ""),
-            header(StreamKind::STREAM_KIND_STDOUT, "web-0", "exec-1"),
-            header(StreamKind::STREAM_KIND_LOG, "web-0", ""),
-            header(StreamKind::STREAM_KIND_LOG, "", "exec-1"),
+            header(StreamKind::STREAM_KIND_STDOUT, "", "", ""),
+            header(StreamKind::STREAM_KIND_STDOUT, "web-0", "exec-1", ""),
+            header(StreamKind::STREAM_KIND_STDOUT, "web-0", "", "c-1"),
+            header(StreamKind::STREAM_KIND_STDOUT, "", "", "c-1"),
+            header(StreamKind::STREAM_KIND_LOG, "web-0", "", ""),
+            header(StreamKind::STREAM_KIND_LOG, "", "exec-1", ""),
+            header(StreamKind::STREAM_KIND_LOG, "", "", "c-1"),
+            header(StreamKind::STREAM_KIND_PORT, "", "", ""),
+            header(StreamKind::STREAM_KIND_PORT, "web-0", "", "c-1"),
+            header(StreamKind::STREAM_KIND_PORT, "", "exec-1", ""),
         ] {
             assert!(matches!(
                 decode_stream_header(&body),

@@ -250,6 +250,22 @@ mod tests {
         assert_eq!(request.write_to_bytes().unwrap(), bytes);
     }
 
+    /// Messages of version 6, byte for byte.
+    #[test]
+    fn messages_of_connections_to_ports_are_those_of_version_6() {
+        use crate::messages::ConnectPortRequest;
+        use protobuf::Message as _;
+        let request = ConnectPortRequest {
+            connection_id: "c-1".to_owned(),
+            port: 80,
+            ..Default::default()
+        };
+        assert_eq!(request.write_to_bytes().unwrap(), b"\x0a\x03c-1\x10\x50");
+        let stream = crate::DataStream::Port { id: "c-1".to_owned() };
+        let header = crate::encode_stream_header(&stream).unwrap();
+        assert_eq!(header, b"\x00\x07\x08\x05\x2a\x03c-1");
+    }
+
     proptest! {
         #[test]
         fn both_sides_agree_on_the_same_version_and_both_support_it(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use microkube_protocol::AGENT_VERSIONS;
 use microkube_protocol::messages::{
-    AddLayersRequest, ContainerStats, CreateSandboxRequest, CreateSandboxResponse, FileProjection,
+    AddLayersRequest, ConnectPortRequest, ContainerStats, CreateSandboxRequest, CreateSandboxResponse, FileProjection,
     ReadVolumeFileRequest, ResizeTerminalRequest, StartContainerRequest, StartContainerResponse, StartProcessRequest,
     StartProcessResponse, StatsResponse, StorageUsage, WatchStorageRequest, WriteFileVolumeRequest,
 };
@@ -19,6 +19,7 @@ use super::{SandboxState, State, forget_if_orphan};
 use crate::container::{self, Container, Process};
 use crate::lock::lock;
 use crate::log;
+use crate::port::ConnectError;
 use crate::registry::RegistryError;
 use crate::request;
 use crate::request_field;
@@ -273,6 +274,24 @@ impl State {
             }
         }
         Ok(all)
+    }
+
+    /// Connects the host to a port of the Pod.
+    pub async fn connect_port(&self, request: &ConnectPortRequest) -> ttrpc::Result<()> {
+        request_field::connection_id(&request.connection_id).map_err(invalid)?;
+        let port = request_field::port(request.port).map_err(invalid)?;
+        // The agent is in the Pod's network namespace once there is a sandbox.
+        self.sandbox()?;
+        let host = self.starter.supervisors.host();
+        let connected = self.port_connections.connect(&request.connection_id, port, host).await;
+        connected.map_err(|error| {
+            let code = match error {
+                ConnectError::TooMany => Code::RESOURCE_EXHAUSTED,
+                ConnectError::Refused { .. } => Code::UNAVAILABLE,
+                ConnectError::Host(_) => Code::INTERNAL,
+            };
+            failure(code, error)
+        })
     }
 
     pub fn resize(&self, request: &ResizeTerminalRequest) -> ttrpc::Result<()> {

@@ -1,9 +1,10 @@
 //! Limits of the agent's answers.
 
 use microkube_protocol::messages::{
-    AddLayersResponse, CreateSandboxResponse, ListContainersResponse, RemoveContainerResponse, ResizeTerminalResponse,
-    ShutdownResponse, SignalContainerResponse, SignalProcessResponse, StartContainerResponse, StartProcessResponse,
-    StatsResponse, WaitContainerResponse, WaitProcessResponse, WatchStorageResponse, WriteFileVolumeResponse,
+    AddLayersResponse, ConnectPortResponse, CreateSandboxResponse, ListContainersResponse, RemoveContainerResponse,
+    ResizeTerminalResponse, ShutdownResponse, SignalContainerResponse, SignalProcessResponse, StartContainerResponse,
+    StartProcessResponse, StatsResponse, WaitContainerResponse, WaitProcessResponse, WatchStorageResponse,
+    WriteFileVolumeResponse,
 };
 
 use crate::pod::guest_text::MAX_TEXT_BYTES;
@@ -37,6 +38,7 @@ impl Answer for StartProcessResponse {}
 impl Answer for WaitProcessResponse {}
 impl Answer for SignalProcessResponse {}
 impl Answer for ResizeTerminalResponse {}
+impl Answer for ConnectPortResponse {}
 impl Answer for ShutdownResponse {}
 
 impl Answer for StartContainerResponse {

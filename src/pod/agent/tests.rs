@@ -270,6 +270,12 @@ async fn fields_that_an_older_agent_would_ignore_are_refused() {
     }
     let watched = handle.watch_storage(&WatchStorageRequest::default()).await;
     assert_eq!(watched.unwrap_err().code(), Code::UNIMPLEMENTED);
+    let connected = handle.connect_port("c-1", 80).await;
+    assert_eq!(
+        connected.unwrap_err().to_string(),
+        "the guest's agent uses protocol version 2, but forwarded ports need version 6: the guest's files are older than \
+         this microkube; install those of the same build"
+    );
     let created = handle.create_sandbox(with_duration(CALL_TIMEOUT), CreateSandboxRequest::default());
     created.await.unwrap();
 }

@@ -107,7 +107,7 @@ async fn a_supervisor_without_a_common_version_is_reported() {
     assert_eq!(
         client.unwrap_err().to_string(),
         format!(
-            "the Pod's supervisor (microkube 3.1.0) speaks protocol versions 7 to 9, this microkube ({own}) versions 0 to 3; \
+            "the Pod's supervisor (microkube 3.1.0) speaks protocol versions 7 to 9, this microkube ({own}) versions 0 to 4; \
              use microkube 3.1.0 for this Pod",
             own = crate::build_id::build()
         )

@@ -359,3 +359,23 @@ async fn an_overlong_header_ends_the_stream() {
     // The connection is reset, not closed: not all of its data was read.
     assert!(guest.read_u8().await.is_err());
 }
+
+#[tokio::test]
+async fn a_connection_to_a_port_is_accepted_once_and_only_if_it_is_expected() {
+    let (_dir, guest_streams, _frames) = guest_streams();
+    let port = |id: &str| DataStream::Port { id: id.to_owned() };
+    let expected = guest_streams.expect_port("c-1");
+    let forgotten = guest_streams.expect_port("c-2");
+    guest_streams.forget_port("c-2");
+    let take = async {
+        let mut bytes = Vec::new();
+        expected.await.unwrap().read_to_end(&mut bytes).await.unwrap();
+        bytes
+    };
+    let (answer, bytes) = tokio::join!(connect(&guest_streams, port("c-1"), b"bytes"), take);
+    assert_eq!((answer.as_slice(), bytes.as_slice()), (&b""[..], &b"bytes"[..]));
+    for id in ["c-1", "c-2", "c-3"] {
+        assert_eq!(connect(&guest_streams, port(id), b"bytes").await, b"");
+    }
+    assert!(forgotten.await.is_err());
+}

@@ -14,5 +14,6 @@ pub mod exec;
 pub mod foreground;
 pub mod logs;
 pub mod namespaces;
+pub mod port_forward;
 pub mod session;
 pub mod update;

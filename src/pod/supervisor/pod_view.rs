@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Pod;
 use microkube_base::lock::lock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::supervised_pod::{SupervisedPod, container_id};
 use crate::pod::container_order;
@@ -16,12 +16,18 @@ use crate::pod::pod_update;
 use crate::pod::pod_version::PodVersions;
 use crate::pod::sandbox::AgentClientHandle;
 
+/// Maximum number of connections to ports of a Pod at a time. Each is also a session of the server, of which some must
+/// remain for other commands.
+pub const MAX_FORWARDED_CONNECTIONS: usize = 100;
+
 /// The parts of a Pod that sessions can access.
 #[derive(Debug, Clone)]
 pub struct PodView {
     /// By container number.
     names: Arc<Mutex<Vec<String>>>,
     pub guest_streams: Arc<GuestStreams>,
+    /// The connections to ports that may still be made.
+    pub forwarded: Arc<Semaphore>,
     versions: PodVersions,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
@@ -59,6 +65,7 @@ impl PodView {
         Self {
             names: Arc::new(Mutex::new(names)),
             guest_streams: Arc::clone(&pod.guest_streams),
+            forwarded: Arc::new(Semaphore::new(MAX_FORWARDED_CONNECTIONS)),
             versions: PodVersions::new(&pod.paths),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),

@@ -116,6 +116,14 @@ fn version_3() -> Vec<(&'static [u8], SupervisorFrame)> {
     ]
 }
 
+/// The frame that version 4 adds to version 3.
+fn version_4() -> Vec<(&'static [u8], SupervisorFrame)> {
+    vec![(
+        b"\x04\x00\x00\x00\x1e{\"port_forward\":{\"port\":8080}}",
+        SupervisorFrame::Request(SupervisorRequest::PortForward { port: 8080 }),
+    )]
+}
+
 #[tokio::test]
 async fn frames_of_all_versions_are_unchanged() {
     for (bytes, frame) in version_0()
@@ -123,6 +131,7 @@ async fn frames_of_all_versions_are_unchanged() {
         .chain(version_1())
         .chain(version_2())
         .chain(version_3())
+        .chain(version_4())
     {
         let mut rest = bytes;
         assert_eq!(read_frame(&mut rest).await.unwrap(), Some(frame.clone()));
@@ -149,7 +158,7 @@ async fn unknown_fields_are_ignored_and_unknown_requests_reported() {
         panic!("{hello:?}")
     };
     assert_eq!(greeting.versions(), Versions { oldest: 4, newest: 9 });
-    for (kind, json) in [(4, r#"{"port_forward":{"port":80}}"#), (3, r#""paused""#), (6, "")] {
+    for (kind, json) in [(4, r#"{"checkpoint":{"path":"/x"}}"#), (3, r#""paused""#), (6, "")] {
         let error = read(kind, json).await.unwrap_err().to_string();
         let length = json.len();
         assert_eq!(

@@ -1,7 +1,10 @@
-//! Serves one command line: ends or changes the Pod, runs a process, attaches to a container, or reports statistics.
+//! Serves one command line: ends or changes the Pod, runs a process, attaches to a container, connects to a port, or
+//! reports statistics.
 
 mod attach;
 mod exec;
+mod gone;
+mod port_forward;
 mod refusal;
 mod stats;
 #[cfg(test)]
@@ -62,6 +65,7 @@ pub async fn serve(stream: UnixStream, view: PodView, orders: mpsc::Sender<Order
         SupervisorRequest::Stats => stats::usage(&view).await.map(Notice::Stats),
         SupervisorRequest::Exec(options) => return exec::serve(options, &view, from, to).await,
         SupervisorRequest::Attach(options) => return attach::serve(options, &view, from, to).await,
+        SupervisorRequest::PortForward { port } => return port_forward::serve(port, &view, from, to).await,
         SupervisorRequest::Follow | SupervisorRequest::Resize(_) | SupervisorRequest::Hello(_) => {
             Err(Refusal::NotFirst)
         }

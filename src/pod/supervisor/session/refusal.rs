@@ -3,6 +3,7 @@
 use super::super::pod_view::ContainerError;
 use crate::build_id::build;
 use crate::pod::agent::AgentError;
+use crate::pod::guest_port::PortError;
 use crate::pod::guest_process::RunError;
 use crate::pod::supervisor_protocol::Notice;
 
@@ -20,6 +21,15 @@ pub enum Refusal {
     /// The Pod has no VM.
     #[error("the Pod is not running")]
     NoMachine,
+    /// No server can listen on this port.
+    #[error("the port 0 does not exist")]
+    NoPort,
+    /// The Pod has as many connections as it may have.
+    #[error("the pod has {0} forwarded connections already; close some of them")]
+    TooManyConnections(usize),
+    /// The port of the Pod could not be connected to.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The container is not available.
     #[error(transparent)]
     Container(#[from] ContainerError),

@@ -77,6 +77,15 @@ async fn a_client_without_versions_gets_the_original_protocol() {
 }
 
 #[tokio::test]
+async fn a_port_of_a_pod_without_a_virtual_machine_is_refused() {
+    let forward = |port| SupervisorFrame::Request(SupervisorRequest::PortForward { port });
+    for (port, why) in [(80, "the Pod is not running"), (0, "the port 0 does not exist")] {
+        let asked = bytes(&[greeting(0, 4), forward(port)]).await;
+        assert_eq!(answers(&asked).await, bytes(&[own_greeting(), refused(why)]).await);
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_greets_is_greeted_and_answered() {
     let delete = SupervisorFrame::Request(SupervisorRequest::Delete { grace: None });
     for newest in [0, 1, u32::MAX] {
@@ -99,7 +108,7 @@ async fn unknown_and_premature_requests_are_refused() {
         build()
     );
     for strange in [
-        &b"\x04\0\0\0\x0e\"port_forward\""[..],
+        &b"\x04\0\0\0\x0c\"checkpoint\""[..],
         b"\x63\0\0\0\0",
         b"\x04\0\0\0\x02{}",
     ] {
