@@ -20,6 +20,7 @@ pub mod devices;
 mod fuzz_targets;
 pub mod jail;
 #[cfg(test)]
+#[allow(clippy::print_stdout)] // The harness takes it.
 #[path = "../../tests/fuzz/kept_inputs.rs"]
 mod kept_inputs;
 mod lock;

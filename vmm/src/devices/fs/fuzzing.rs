@@ -72,7 +72,11 @@ impl<'a> Input<'a> {
     }
 
     fn queue(&mut self) -> usize {
-        if self.byte() % 4 == 0 { HIGH_PRIORITY } else { REQUESTS }
+        if self.byte().is_multiple_of(4) {
+            HIGH_PRIORITY
+        } else {
+            REQUESTS
+        }
     }
 }
 
