@@ -35,7 +35,7 @@ impl Server {
     }
 
     /// Reads all that has arrived; `false` if nothing has.
-    fn read(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
         let before = self.received.len();
         // It ends with an error, because the device does not close its end.
         let _ = self.stream.read_to_end(&mut self.received);

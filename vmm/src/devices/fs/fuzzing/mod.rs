@@ -177,15 +177,15 @@ impl Attack {
         self.send(&reply(tag, error, &vec![0xee; length]));
     }
 
-    /// The server reads all that has arrived; `false` if there was no whole request.
+    /// The server reads all that has arrived; `false` if nothing has.
     fn read_requests(&mut self) -> bool {
-        let before = self.tags.len();
+        let has_arrived = self.fs.server.read();
         while let Some((header, _)) = self.fs.server.request() {
             let last = self.tags.last().copied().unwrap_or(0);
             assert!(header.unique > last, "a tag is used again, or requests are mixed");
             self.tags.push(header.unique);
         }
-        self.tags.len() > before
+        has_arrived
     }
 
     fn shut_down(&self, how: Shutdown) {
