@@ -1,4 +1,4 @@
-//! A simulated driver and a simulated file server for tests: real queues in guest memory, a real socket.
+//! A simulated driver and a simulated file server for tests and the fuzzer: real queues in guest memory, a real socket.
 
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,7 +10,6 @@ use vmm_sys_util::epoll::EventSet;
 use super::super::virtio::driver::{Driver, FREE, WRITE};
 use super::super::virtio::worker::{Active, Backend, Poll};
 use super::device::{QUEUE_COUNT, QUEUE_SIZE};
-use super::message::tests::request_header;
 use super::message::{REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
 use super::worker::FsBackend;
 
@@ -36,11 +35,16 @@ impl Server {
     }
 
     /// Reads all that has arrived; `false` if nothing has.
-    fn read(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
         let before = self.received.len();
         // It ends with an error, because the device does not close its end.
         let _ = self.stream.read_to_end(&mut self.received);
         self.received.len() > before
+    }
+
+    /// Whether all that was read are complete requests, and they were taken.
+    pub fn is_between_requests(&self) -> bool {
+        self.received.is_empty()
     }
 
     /// The next request: its header and data.
@@ -54,6 +58,15 @@ impl Server {
         let data = message.split_off(REQUEST_HEADER_BYTES);
         Some((RequestHeader::parse(message.try_into().unwrap()), data))
     }
+}
+
+/// A request's header.
+pub fn request_header(length: usize, opcode: u32, unique: u64) -> [u8; REQUEST_HEADER_BYTES] {
+    let mut bytes = [0x5a; REQUEST_HEADER_BYTES];
+    bytes[..4].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+    bytes[4..8].copy_from_slice(&opcode.to_le_bytes());
+    bytes[8..16].copy_from_slice(&unique.to_le_bytes());
+    bytes
 }
 
 /// A reply as a server writes it.
@@ -88,8 +101,13 @@ pub struct Fs {
 
 impl Fs {
     pub fn new() -> Self {
+        Self::with_memory(MEMORY_BYTES)
+    }
+
+    /// The guest has this much memory.
+    pub fn with_memory(bytes: usize) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let driver = Driver::new(MEMORY_BYTES, QUEUE_COUNT, QUEUE_SIZE);
+        let driver = Driver::new(bytes, QUEUE_COUNT, QUEUE_SIZE);
         let mut backend = FsBackend::new(OwnedFd::from(ours)).unwrap();
         let poll = Poll::new().unwrap();
         backend.start(&poll).unwrap();

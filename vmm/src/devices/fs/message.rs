@@ -123,19 +123,11 @@ fn length(value: u32) -> usize {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use proptest::prelude::*;
 
+    use super::super::driver::request_header;
     use super::*;
-
-    /// A request's header.
-    pub fn request_header(length: usize, opcode: u32, unique: u64) -> [u8; REQUEST_HEADER_BYTES] {
-        let mut bytes = [0x5a; REQUEST_HEADER_BYTES];
-        bytes[..4].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
-        bytes[4..8].copy_from_slice(&opcode.to_le_bytes());
-        bytes[8..16].copy_from_slice(&unique.to_le_bytes());
-        bytes
-    }
 
     #[test]
     fn a_request_must_be_as_long_as_its_header_says() {

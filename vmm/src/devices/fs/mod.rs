@@ -7,8 +7,11 @@
 //! queues; `worker` brings the queues and the server together.
 
 pub mod device;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code))] // Unit tests use the rest.
 mod driver;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod message;
 pub mod request;
 pub mod server;

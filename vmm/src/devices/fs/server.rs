@@ -150,6 +150,12 @@ impl Server {
         self.sending.is_none() && self.waiting.len() < MAX_IN_FLIGHT
     }
 
+    /// The number of requests that wait for their reply.
+    #[cfg(any(test, fuzzing))]
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Passes on a valid request, for which there must be room; [`Self::send`] sends it.
     pub fn submit(&mut self, request: Request) {
         // A server that processes a million requests a second gets the last of these tags after 292,000 years.

@@ -13,8 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::super::virtio::interrupt::VRING;
 use super::super::virtio::worker::Worker;
 use super::device::{QUEUE_COUNT, QUEUE_SIZE};
-use super::driver::{Asked, Fs, GETATTR, HIGH_PRIORITY, REQUESTS, reply};
-use super::message::tests::request_header;
+use super::driver::{Asked, Fs, GETATTR, HIGH_PRIORITY, REQUESTS, reply, request_header};
 use super::message::{MAX_MESSAGE_BYTES, REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES, RequestHeader};
 use super::worker::FsBackend;
 

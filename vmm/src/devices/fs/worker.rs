@@ -49,6 +49,12 @@ impl FsBackend {
         }
     }
 
+    /// The number of requests that wait for their reply; `None` if the server is lost.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn in_flight(&self) -> Option<usize> {
+        self.server.as_ref().map(Server::in_flight)
+    }
+
     /// Receives replies while there are any.
     fn receive(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let mut turn = Turn::new(poll);

@@ -1,4 +1,4 @@
-//! A simulated driver for tests, with real queues in guest memory.
+//! A simulated driver for tests and the fuzzer, with real queues in guest memory.
 
 use std::sync::Arc;
 

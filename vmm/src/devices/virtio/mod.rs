@@ -3,7 +3,7 @@
 //! Section numbers refer to the Virtual I/O Device (VIRTIO) specification 1.2.
 
 pub mod chain;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod driver;
 pub mod held;
 pub mod interrupt;

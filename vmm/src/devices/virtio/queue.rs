@@ -12,7 +12,7 @@ use crate::memory::GuestMemory;
 pub struct VirtQueue {
     queue: Queue,
     /// Chains parsed so far.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub parsed: usize,
 }
 
@@ -22,7 +22,7 @@ impl VirtQueue {
     pub fn new(queue: Queue) -> Self {
         Self {
             queue,
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             parsed: 0,
         }
     }
@@ -30,7 +30,7 @@ impl VirtQueue {
     /// Takes the next request of the driver.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, GuestError> {
         let descriptors = self.queue.iter(memory).map_err(GuestError::Queue)?.next();
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         {
             self.parsed += usize::from(descriptors.is_some());
         }

@@ -107,7 +107,7 @@ impl Poll {
     }
 
     /// Whether the device has asked for another turn since the last call.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(in super::super) fn takes_another_turn(&self) -> bool {
         self.again.replace(false)
     }
