@@ -19,6 +19,10 @@ use crate::share::Shares;
 /// progress open for a moment.
 const OTHER_DESCRIPTORS: usize = 2 * crate::share::MAX_SHARES;
 
+/// Locked ranges of files are no descriptors, but take the host's memory, and its time: the kernel searches all ranges
+/// of a file for each of its locks, also those of other Pods.
+const MAX_LOCK_RANGES: usize = 16_384;
+
 /// How much a guest may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -26,6 +30,8 @@ pub struct Limits {
     pub handles: usize,
     /// Owners of POSIX locks.
     pub lock_owners: usize,
+    /// Ranges that all owners have locked. Each is a structure of 192 bytes in the host's kernel.
+    pub lock_ranges: usize,
 }
 
 impl Limits {
@@ -39,6 +45,7 @@ impl Limits {
             inodes: available - lock_owners - 2 * handles,
             handles,
             lock_owners,
+            lock_ranges: MAX_LOCK_RANGES,
         }
     }
 }
@@ -71,7 +78,7 @@ impl FileSystem {
             shares,
             inodes: Inodes::new(limits.inodes),
             handles: Handles::new(limits.handles),
-            locks: Locks::new(limits.lock_owners),
+            locks: Locks::new(limits.lock_owners, limits.lock_ranges),
             is_initialized: AtomicBool::new(false),
             maps_users: false,
         }
