@@ -7,6 +7,7 @@ use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::descriptor_paths::DescriptorPaths;
+use crate::file_numbers::FileNumbers;
 use crate::file_status;
 use crate::handles::Handles;
 use crate::inode::{FileKey, Inode};
@@ -60,6 +61,7 @@ pub struct FileSystem {
     pub locks: Locks,
     /// Whether guest and server have agreed on the protocol.
     is_initialized: AtomicBool,
+    numbers: FileNumbers,
     maps_users: bool,
 }
 
@@ -80,6 +82,7 @@ impl FileSystem {
             handles: Handles::new(limits.handles),
             locks: Locks::new(limits.lock_owners, limits.lock_ranges),
             is_initialized: AtomicBool::new(false),
+            numbers: FileNumbers::default(),
             maps_users: false,
         }
     }
@@ -100,12 +103,19 @@ impl FileSystem {
     }
 
     /// The attributes that the guest is told.
-    pub fn attributes(&self, status: &Statx) -> Attributes {
+    pub fn attributes(&self, status: &Statx) -> Result<Attributes, Errno> {
         let mut attributes = file_status::attributes(status);
+        attributes.inode = self.inode_number(&FileKey::of(status))?;
+        Ok(attributes)
+    }
+
+    /// The inode number that the guest is told.
+    pub fn inode_number(&self, file: &FileKey) -> Result<u64, Errno> {
         if self.maps_users {
-            attributes.inode = FileKey::of(status).number_among_mounts();
+            self.numbers.of(file, &self.shares)
+        } else {
+            Ok(file.inode)
         }
-        attributes
     }
 
     pub fn is_initialized(&self) -> bool {
