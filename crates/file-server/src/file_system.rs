@@ -1,7 +1,7 @@
 //! What all operations of one Pod's file server work on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::Statx;
 use rustix::io::Errno;
@@ -59,6 +59,8 @@ pub struct FileSystem {
     pub inodes: Inodes,
     pub handles: Handles,
     pub locks: Locks,
+    /// Held by the request that writes file systems to their disks.
+    pub syncs: Mutex<()>,
     /// Whether guest and server have agreed on the protocol.
     is_initialized: AtomicBool,
     numbers: FileNumbers,
@@ -81,6 +83,7 @@ impl FileSystem {
             inodes: Inodes::new(limits.inodes),
             handles: Handles::new(limits.handles),
             locks: Locks::new(limits.lock_owners, limits.lock_ranges),
+            syncs: Mutex::default(),
             is_initialized: AtomicBool::new(false),
             numbers: FileNumbers::default(),
             maps_users: false,
