@@ -18,6 +18,23 @@ pub fn file_type(status: &Statx) -> FileType {
     FileType::from_raw_mode(status.stx_mode.into())
 }
 
+/// A mount, and the device that a file on it is on: a file system with several devices, such as btrfs with its
+/// subvolumes, numbers the inodes of each separately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MountedDevice {
+    pub mount: u64,
+    pub device: (u32, u32),
+}
+
+impl MountedDevice {
+    pub fn of(status: &Statx) -> Self {
+        Self {
+            mount: status.stx_mnt_id,
+            device: (status.stx_dev_major, status.stx_dev_minor),
+        }
+    }
+}
+
 fn timestamp(time: StatxTimestamp) -> Timestamp {
     Timestamp {
         seconds: time.tv_sec,

@@ -1,12 +1,13 @@
 //! What all operations of one Pod's file server work on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::descriptor_paths::DescriptorPaths;
+use crate::file_numbers::FileNumbers;
 use crate::file_status;
 use crate::handles::Handles;
 use crate::inode::{FileKey, Inode};
@@ -19,6 +20,10 @@ use crate::share::Shares;
 /// progress open for a moment.
 const OTHER_DESCRIPTORS: usize = 2 * crate::share::MAX_SHARES;
 
+/// Locked ranges of files are no descriptors, but take the host's memory, and its time: the kernel searches all ranges
+/// of a file for each of its locks, also those of other Pods.
+const MAX_LOCK_RANGES: usize = 16_384;
+
 /// How much a guest may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -26,6 +31,8 @@ pub struct Limits {
     pub handles: usize,
     /// Owners of POSIX locks.
     pub lock_owners: usize,
+    /// Ranges that all owners have locked. Each is a structure of 192 bytes in the host's kernel.
+    pub lock_ranges: usize,
 }
 
 impl Limits {
@@ -39,6 +46,7 @@ impl Limits {
             inodes: available - lock_owners - 2 * handles,
             handles,
             lock_owners,
+            lock_ranges: MAX_LOCK_RANGES,
         }
     }
 }
@@ -51,8 +59,11 @@ pub struct FileSystem {
     pub inodes: Inodes,
     pub handles: Handles,
     pub locks: Locks,
+    /// Held by the request that writes file systems to their disks.
+    pub syncs: Mutex<()>,
     /// Whether guest and server have agreed on the protocol.
     is_initialized: AtomicBool,
+    numbers: FileNumbers,
     maps_users: bool,
 }
 
@@ -71,8 +82,10 @@ impl FileSystem {
             shares,
             inodes: Inodes::new(limits.inodes),
             handles: Handles::new(limits.handles),
-            locks: Locks::new(limits.lock_owners),
+            locks: Locks::new(limits.lock_owners, limits.lock_ranges),
+            syncs: Mutex::default(),
             is_initialized: AtomicBool::new(false),
+            numbers: FileNumbers::default(),
             maps_users: false,
         }
     }
@@ -93,12 +106,19 @@ impl FileSystem {
     }
 
     /// The attributes that the guest is told.
-    pub fn attributes(&self, status: &Statx) -> Attributes {
+    pub fn attributes(&self, status: &Statx) -> Result<Attributes, Errno> {
         let mut attributes = file_status::attributes(status);
+        attributes.inode = self.inode_number(&FileKey::of(status))?;
+        Ok(attributes)
+    }
+
+    /// The inode number that the guest is told.
+    pub fn inode_number(&self, file: &FileKey) -> Result<u64, Errno> {
         if self.maps_users {
-            attributes.inode = FileKey::of(status).number_among_mounts();
+            self.numbers.of(file, &self.shares)
+        } else {
+            Ok(file.inode)
         }
-        attributes
     }
 
     pub fn is_initialized(&self) -> bool {

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Statx, openat, opena
 use rustix::io::Errno;
 
 use crate::descriptor_paths::DescriptorPaths;
-use crate::file_status::{self, ContentVersion};
+use crate::file_status::{self, ContentVersion, MountedDevice};
 use crate::protocol::name::Name;
 use crate::share::Share;
 
@@ -19,34 +19,21 @@ use crate::share::Share;
 /// two shares are different: one share may be read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileKey {
-    mount: u64,
-    device: (u32, u32),
-    inode: u64,
+    pub device: MountedDevice,
+    pub inode: u64,
 }
 
 impl FileKey {
     pub fn of(status: &Statx) -> Self {
         Self {
-            mount: status.stx_mnt_id,
-            device: (status.stx_dev_major, status.stx_dev_minor),
+            device: MountedDevice::of(status),
             inode: status.stx_ino,
         }
     }
 
-    /// Another inode on the same mount.
+    /// Another inode on the same device.
     pub fn with_inode(self, inode: u64) -> Self {
         Self { inode, ..self }
-    }
-
-    /// The number of the inode among those of all mounts, for a guest that sees all of them as one file system. Mounts
-    /// have small numbers, and so do almost all inodes, so the two do not meet.
-    pub fn number_among_mounts(&self) -> u64 {
-        self.inode ^ self.mount.rotate_right(16)
-    }
-
-    /// Whether both are on the same mount.
-    pub fn shares_mount_with(&self, other: &Self) -> bool {
-        self.mount == other.mount
     }
 }
 
@@ -148,26 +135,5 @@ impl Inode {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let last = std::mem::replace(&mut *opened, version.is_settled(now).then_some(version));
         last == Some(version)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn inodes_of_several_mounts_have_different_numbers() {
-        let key = |mount, inode| FileKey {
-            mount,
-            device: (0, 0),
-            inode,
-        };
-        let mounts = [1, 2, 700, 1 << 31];
-        let inodes = [1, 2, 700, 1 << 40];
-        let keys = mounts
-            .iter()
-            .flat_map(|mount| inodes.iter().map(move |inode| key(*mount, *inode)));
-        let numbers: std::collections::HashSet<u64> = keys.map(|key| key.number_among_mounts()).collect();
-        assert_eq!(numbers.len(), mounts.len() * inodes.len());
     }
 }

@@ -10,6 +10,7 @@ pub mod confinement;
 pub mod control;
 pub mod credentials;
 pub mod descriptor_paths;
+mod file_numbers;
 mod file_status;
 pub mod file_system;
 #[cfg(test)]

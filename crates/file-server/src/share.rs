@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 
-use crate::file_status;
+use crate::file_status::{self, MountedDevice};
 use crate::protocol::name::Name;
 
 /// Maximum number of shares of a Pod.
@@ -19,6 +19,7 @@ pub const MAX_SHARES: usize = 1024;
 pub struct Share {
     name: CString,
     root: OwnedFd,
+    device: MountedDevice,
     is_read_only: bool,
 }
 
@@ -104,6 +105,7 @@ impl Shares {
         let share = Share {
             name: c_name,
             root,
+            device: MountedDevice::of(&status),
             is_read_only: read_only || mount.f_flag.contains(StatVfsMountFlags::RDONLY),
         };
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
@@ -120,6 +122,12 @@ impl Shares {
     pub fn find(&self, name: Name<'_>) -> Option<Arc<Share>> {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
         list.iter().find(|share| share.name() == name).cloned()
+    }
+
+    /// The position of the share whose root is on this device of this mount.
+    pub fn position(&self, device: MountedDevice) -> Option<usize> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        list.iter().position(|share| share.device == device)
     }
 
     /// All shares. Later calls return the same ones first.

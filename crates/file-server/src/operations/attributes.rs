@@ -43,7 +43,7 @@ pub fn get(file_system: &FileSystem, node: u64, reply: &mut Reply) -> Result<(),
 
 fn write_current(file_system: &FileSystem, inode: &Inode, reply: &mut Reply) -> Result<(), Errno> {
     let status = file_status::of(inode)?;
-    write_attributes(reply, &file_system.attributes(&status), inode.share.valid_for());
+    write_attributes(reply, &file_system.attributes(&status)?, inode.share.valid_for());
     Ok(())
 }
 

@@ -93,10 +93,7 @@ fn read_directory(
             known => known.as_raw_mode() >> 12,
         };
         let entry = DirectoryEntry {
-            inode: match file_system.maps_users() {
-                true => directory.inode.key.with_inode(entry.ino()).number_among_mounts(),
-                false => entry.ino(),
-            },
+            inode: file_system.inode_number(&directory.inode.key.with_inode(entry.ino()))?,
             next_offset: entry.next_entry_cookie(),
             file_type,
             name: entry.file_name().to_bytes(),

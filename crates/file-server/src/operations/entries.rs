@@ -16,9 +16,9 @@ const SHARE_VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Counts a lookup of a file in the directory `parent`.
 pub fn of_file(file_system: &FileSystem, found: FoundFile, parent: &FileKey) -> Result<Entry, Errno> {
-    let is_other_mount = !found.key.shares_mount_with(parent);
+    let is_other_device = found.key.device != parent.device;
     let valid_for = found.share.valid_for();
-    counted(file_system, found, valid_for, is_other_mount)
+    counted(file_system, found, valid_for, is_other_device)
 }
 
 /// Counts a lookup of a share in the root directory.
@@ -32,11 +32,12 @@ fn counted(
     file_system: &FileSystem,
     found: FoundFile,
     name_valid_for: Duration,
-    is_other_mount: bool,
+    is_other_device: bool,
 ) -> Result<Entry, Errno> {
-    let mut attributes = file_system.attributes(&found.status);
-    // The guest then gives it its own device number: inode numbers of two mounts may be equal.
-    attributes.is_submount = is_other_mount && found.file_type == FileType::Directory && !file_system.maps_users();
+    let mut attributes = file_system.attributes(&found.status)?;
+    // The guest then gives it its own device number: inode numbers of two mounts, or of
+    // two devices on one mount, may be equal.
+    attributes.is_submount = is_other_device && found.file_type == FileType::Directory && !file_system.maps_users();
     let attributes_valid_for = found.share.valid_for();
     let inode = file_system.inodes.look_up(found)?;
     Ok(Entry {

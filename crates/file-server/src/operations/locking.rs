@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::outcome::{Outcome, without_special_meaning};
 use crate::file_system::FileSystem;
 use crate::handles::OpenFile;
+use crate::locks::ranges::Lock;
 use crate::locks::{OwnerKey, description};
 use crate::protocol::header::RequestHeader;
 use crate::protocol::locks::{LockRequest, LockType, write_lock};
@@ -26,7 +27,9 @@ pub fn get(file_system: &FileSystem, node: u64, request: LockRequest, reply: &mu
     }
     let owner = file_system.locks.existing(key(&file, request));
     // The file's own descriptor has no locks, so that all locks conflict with it.
-    let descriptor = owner.as_ref().map_or(&file.descriptor, |owner| owner.descriptor());
+    let descriptor = owner
+        .as_ref()
+        .map_or(&file.descriptor, |owner| owner.file().descriptor());
     match description::conflicting(descriptor, request.lock_type, request.range)? {
         Some((lock_type, range)) => write_lock(reply, range, lock_type),
         None => write_lock(reply, request.range, LockType::Unlock),
@@ -89,7 +92,15 @@ fn apply(file_system: &FileSystem, file: &OpenFile, request: LockRequest, wait: 
             .locks
             .owner(key, request.handle, || open_for_locks(file_system, file))?
     };
-    description::set(owner.descriptor(), request.lock_type, request.range, wait)
+    let lock = Lock {
+        range: request.range,
+        lock_type: request.lock_type,
+    };
+    if wait {
+        owner.file().wait(lock)
+    } else {
+        owner.file().set(lock)
+    }
 }
 
 /// Opens the file for locks of both types, if possible: an exclusive one needs a descriptor for writing.

@@ -38,6 +38,15 @@ impl LockRange {
         Ok(Self { first, last })
     }
 
+    pub fn first(self) -> u64 {
+        self.first
+    }
+
+    /// The last byte, which is part of it.
+    pub fn last(self) -> u64 {
+        self.last
+    }
+
     /// Start and length as in `struct flock`, where length 0 means up to the end of the file.
     pub fn start_and_length(self) -> (i64, i64) {
         let start = self.first.cast_signed();

@@ -21,6 +21,7 @@ pub const LIMITS: Limits = Limits {
     inodes: 1000,
     handles: 100,
     lock_owners: 20,
+    lock_ranges: 50,
 };
 
 /// `FUSE_KERNEL_MINOR_VERSION` and all flags of Linux 6.12.

@@ -200,6 +200,31 @@ fn the_number_of_owners_is_bounded() {
 }
 
 #[test]
+fn the_number_of_locked_ranges_is_bounded() {
+    let (mut guest, share) = Guest::with_share();
+    let open = open_file(&mut guest, share, libc::O_RDWR);
+    for index in 0..50 {
+        let owner = index % 2;
+        assert_eq!(
+            lock(&mut guest, open, owner, EXCLUSIVE, (2 * index, 2 * index)),
+            Ok(vec![])
+        );
+    }
+    assert_eq!(lock(&mut guest, open, 0, EXCLUSIVE, (200, 200)), Err(libc::ENOLCK));
+    let waiting = guest.call(opcode::SETLKW, open.node, &body(open, 0, EXCLUSIVE, (200, 200), 0));
+    assert_eq!(waiting, Err(libc::ENOLCK));
+    // What has a lock can be locked again, and one that ends makes room.
+    assert_eq!(lock(&mut guest, open, 0, SHARED, (0, 0)), Ok(vec![]));
+    assert_eq!(lock(&mut guest, open, 0, UNLOCK, (0, 0)), Ok(vec![]));
+    assert_eq!(lock(&mut guest, open, 0, EXCLUSIVE, (200, 209)), Ok(vec![]));
+    assert_eq!(lock(&mut guest, open, 0, UNLOCK, (205, 205)), Err(libc::ENOLCK));
+    let flush = Vec::new().u64(open.handle).u64(0).u64(1);
+    guest.call(opcode::FLUSH, open.node, &flush).unwrap();
+    assert_eq!(lock(&mut guest, open, 0, UNLOCK, (205, 205)), Ok(vec![]));
+    assert_eq!(lock(&mut guest, open, 2, SHARED, (205, 205)), Ok(vec![]));
+}
+
+#[test]
 fn locks_of_a_read_only_share_are_shared() {
     let (mut guest, share) = Guest::with_read_only_share();
     std::fs::write(guest.path("file"), "").unwrap();

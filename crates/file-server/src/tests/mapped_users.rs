@@ -6,6 +6,7 @@ use super::guest::{Append, Guest};
 use crate::inodes::ROOT;
 use crate::protocol::fields::Fields;
 use crate::protocol::opcode;
+use crate::share::MAX_SHARES;
 
 /// What Linux tells instead of a user in requests that create nothing (`FUSE_INVALID_UIDGID`).
 const NO_USER: u32 = u32::MAX;
@@ -44,11 +45,8 @@ fn all_shares_are_one_file_system() {
     let told = guest.look_up(share, b"file").unwrap();
     assert_eq!(guest.attributes(told.node).unwrap().inode, told.inode);
     let on_host = std::fs::metadata(guest.path("file")).unwrap();
-    assert_ne!(
-        told.inode,
-        on_host.ino(),
-        "inodes of two mounts could have the same number"
-    );
+    // The first share, whatever the host's mount is.
+    assert_eq!(told.inode, on_host.ino() ^ 1 << 48);
     assert_eq!(guest.call(opcode::SYNCFS, ROOT, &[0; 8]), Ok(vec![]));
 
     let handle = guest.open_directory(share).unwrap();
@@ -56,6 +54,22 @@ fn all_shares_are_one_file_system() {
     let entries = guest.call(opcode::READDIR, share, &read).unwrap();
     let numbers = entry_numbers(&entries);
     assert!(numbers.contains(&(told.inode, b"file".to_vec())), "{numbers:?}");
+}
+
+#[test]
+fn a_mount_below_a_share_has_other_inode_numbers_or_is_a_submount() {
+    let root = std::path::Path::new("/");
+    let (mut guest, _) = Guest::mapping_users();
+    let share = guest.share("root", root, true);
+    let place = |inode: u64| inode >> 48;
+    assert!(place(guest.attributes(share).unwrap().inode) <= MAX_SHARES as u64);
+    let process_files = guest.look_up(share, b"proc").unwrap();
+    assert_eq!(place(process_files.inode), 1 + MAX_SHARES as u64);
+    assert!(!process_files.is_submount);
+
+    let (mut guest, _) = Guest::with_share();
+    let share = guest.share("root", root, true);
+    assert!(guest.look_up(share, b"proc").unwrap().is_submount);
 }
 
 /// The inodes and names of `struct fuse_dirent`.

@@ -79,6 +79,7 @@ impl Guest {
             inodes: 100,
             handles: 20,
             lock_owners: 10,
+            lock_ranges: 20,
         };
         let shares = Shares::new(false);
         let mut options = fs::File::options();
