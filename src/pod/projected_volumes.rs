@@ -36,7 +36,7 @@ pub struct FailedVolume {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Why {
     #[error(transparent)]
-    Projection(ProjectionError),
+    Projection(Box<ProjectionError>),
     #[error("its files cannot be computed: internal error")]
     Internal,
     /// A volume of the host.
@@ -87,7 +87,7 @@ pub fn compute(pod: &BoundPod<'_>, objects: &dyn Objects) -> Vec<Result<VolumeFi
             Err(error) => Err(FailedVolume {
                 volume: name,
                 persistent_volume: None,
-                why: Why::Projection(error),
+                why: Why::Projection(Box::new(error)),
             }),
         }
     };
