@@ -59,7 +59,7 @@ fn number(which: &str, text: &str) -> anyhow::Result<u16> {
         true => Err(IntErrorKind::InvalidDigit),
         false => text
             .parse::<u16>()
-            .map_err(|error: std::num::ParseIntError| error.kind().clone()),
+            .map_err(|error: std::num::ParseIntError| *error.kind()),
     };
     parsed.map_err(|kind| {
         let problem = match kind {
