@@ -34,7 +34,8 @@ pub struct Limits {
     pub directories: usize,
     /// Owners of POSIX locks.
     pub lock_owners: usize,
-    /// Ranges that all owners have locked. Each is a structure of 192 bytes in the host's kernel.
+    /// Ranges that all owners have locked, and handles through which they locked. Each range is a structure of 192 bytes
+    /// in the host's kernel.
     pub lock_ranges: usize,
 }
 
