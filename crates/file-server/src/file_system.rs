@@ -28,10 +28,14 @@ const MAX_LOCK_RANGES: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub inodes: usize,
+    /// Open files and directories.
     pub handles: usize,
+    /// Directories among `handles`.
+    pub directories: usize,
     /// Owners of POSIX locks.
     pub lock_owners: usize,
-    /// Ranges that all owners have locked. Each is a structure of 192 bytes in the host's kernel.
+    /// Ranges that all owners have locked, and handles through which they locked. Each range is a structure of 192 bytes
+    /// in the host's kernel.
     pub lock_ranges: usize,
 }
 
@@ -45,6 +49,7 @@ impl Limits {
         Self {
             inodes: available - lock_owners - 2 * handles,
             handles,
+            directories: (handles / 4).min(4096),
             lock_owners,
             lock_ranges: MAX_LOCK_RANGES,
         }
@@ -81,7 +86,7 @@ impl FileSystem {
             paths,
             shares,
             inodes: Inodes::new(limits.inodes),
-            handles: Handles::new(limits.handles),
+            handles: Handles::new(limits.handles, limits.directories),
             locks: Locks::new(limits.lock_owners, limits.lock_ranges),
             syncs: Mutex::default(),
             is_initialized: AtomicBool::new(false),

@@ -37,21 +37,32 @@ pub enum Handle {
 #[derive(Debug, Default)]
 struct Table {
     handles: HashMap<u64, Handle>,
+    /// How many of them are directories.
+    directories: usize,
     next: u64,
 }
 
-/// The table of handles. Their number is bounded, because each is a descriptor.
+/// The table of handles. Their number is bounded, because each is a descriptor. That of directories has a lower bound:
+/// some file systems of the host keep the entries that come next in memory for each (ext4 more than 10 KiB).
 #[derive(Debug)]
 pub struct Handles {
     table: RwLock<Table>,
     limit: usize,
+    directory_limit: usize,
+}
+
+impl Handle {
+    fn is_directory(&self) -> bool {
+        !matches!(self, Self::File(_))
+    }
 }
 
 impl Handles {
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, directory_limit: usize) -> Self {
         Self {
             table: RwLock::default(),
             limit,
+            directory_limit,
         }
     }
 
@@ -61,8 +72,12 @@ impl Handles {
         if table.handles.len() >= self.limit {
             return Err(Errno::NFILE);
         }
+        if handle.is_directory() && table.directories >= self.directory_limit {
+            return Err(Errno::NFILE);
+        }
         table.next = table.next.checked_add(1).ok_or(Errno::NFILE)?;
         let number = table.next;
+        table.directories += usize::from(handle.is_directory());
         table.handles.insert(number, handle);
         Ok(number)
     }
@@ -83,13 +98,18 @@ impl Handles {
     /// Removes a handle; returns what it referred to.
     pub fn remove(&self, number: u64) -> Result<Handle, Errno> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.handles.remove(&number).ok_or(Errno::BADF)
+        let removed = table.handles.remove(&number).ok_or(Errno::BADF)?;
+        if removed.is_directory() {
+            table.directories = table.directories.saturating_sub(1);
+        }
+        Ok(removed)
     }
 
     /// Removes all handles.
     pub fn clear(&self) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let closed = std::mem::take(&mut table.handles);
+        table.directories = 0;
         drop(table);
         drop(closed);
     }
@@ -105,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_number_is_valid_until_it_is_removed_and_not_used_again() {
-        let handles = Handles::new(10);
+        let handles = Handles::new(10, 10);
         let number = handles.add(root()).unwrap();
         assert!(handles.get(number).is_ok());
         assert!(handles.remove(number).is_ok());
@@ -116,11 +136,24 @@ mod tests {
 
     #[test]
     fn the_number_of_handles_is_bounded() {
-        let handles = Handles::new(2);
+        let handles = Handles::new(2, 2);
         let first = handles.add(root()).unwrap();
         handles.add(root()).unwrap();
         assert_eq!(handles.add(root()).unwrap_err(), Errno::NFILE);
         handles.remove(first).unwrap();
+        assert!(handles.add(root()).is_ok());
+    }
+
+    #[test]
+    fn the_number_of_directories_is_bounded() {
+        let handles = Handles::new(10, 2);
+        let first = handles.add(root()).unwrap();
+        handles.add(root()).unwrap();
+        assert_eq!(handles.add(root()).unwrap_err(), Errno::NFILE);
+        handles.remove(first).unwrap();
+        assert!(handles.add(root()).is_ok());
+        assert_eq!(handles.add(root()).unwrap_err(), Errno::NFILE);
+        handles.clear();
         assert!(handles.add(root()).is_ok());
     }
 }

@@ -16,14 +16,16 @@ use crate::protocol::reply::Reply;
 /// Maximum length of a value, and of a list of names (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const MAX_BYTES: usize = 65_536;
 
-const ALLOWED: [&[u8]; 3] = [
-    b"security.capability",
-    b"system.posix_acl_access",
-    b"system.posix_acl_default",
-];
+/// Maximum length of an ACL that is set: 127 entries. The host's kernel keeps the ACLs of an inode in its memory as long
+/// as the inode, which the guest can make it keep.
+const MAX_ACL_BYTES: usize = 1024;
+
+const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 fn is_allowed(name: &[u8]) -> bool {
-    ALLOWED.contains(&name) || (name.starts_with(b"user.") && name.len() > b"user.".len())
+    ACLS.contains(&name)
+        || name == b"security.capability"
+        || (name.starts_with(b"user.") && name.len() > b"user.".len())
 }
 
 fn check_name(name: &CStr) -> Result<(), Errno> {
@@ -53,6 +55,10 @@ pub fn set(
     }
     if value.len() > MAX_BYTES {
         return Err(Errno::TOOBIG);
+    }
+    if value.len() > MAX_ACL_BYTES && ACLS.contains(&name.to_bytes()) {
+        // As ext4 answers if an ACL needs more than a block.
+        return Err(Errno::NOSPC);
     }
     let path = file_system.paths.of(&*inode);
     setxattr(&path, name, value, flags)?;

@@ -113,3 +113,21 @@ fn a_posix_acl_is_an_attribute_that_can_clear_set_group_id() {
     assert_eq!(get(&mut guest, file.node, name, 100).unwrap(), acl);
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
 }
+
+#[test]
+fn a_posix_acl_has_a_bounded_length() {
+    let (mut guest, share) = Guest::with_share();
+    let (file, _) = guest.create(share, b"file", libc::O_RDWR, 0o644).unwrap();
+    let no_id = u32::MAX;
+    let entry = |acl: Vec<u8>, tag: u16, id: u32| acl.raw(&tag.to_le_bytes()).raw(&4u16.to_le_bytes()).u32(id);
+    let acl = |users: u32| {
+        let acl = entry(Vec::new().u32(2), 1, no_id);
+        let acl = (0..users).fold(acl, |acl, user| entry(acl, 2, 1000 + user));
+        [4, 0x10, 0x20].iter().fold(acl, |acl, tag| entry(acl, *tag, no_id))
+    };
+    let name = b"system.posix_acl_access";
+    // The file system of the tests may have none.
+    let longest = set(&mut guest, file.node, name, &acl(123));
+    assert!(matches!(longest, Ok(_) | Err(libc::EOPNOTSUPP)), "{longest:?}");
+    assert_eq!(set(&mut guest, file.node, name, &acl(124)), Err(libc::ENOSPC));
+}

@@ -20,6 +20,7 @@ use crate::share::Shares;
 pub const LIMITS: Limits = Limits {
     inodes: 1000,
     handles: 100,
+    directories: 10,
     lock_owners: 20,
     lock_ranges: 50,
 };

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::guest::{Append, Guest, LIMITS};
 use crate::file_system::Limits;
+use crate::inodes::ROOT;
 use crate::protocol::opcode;
 
 #[test]
@@ -57,6 +58,17 @@ fn open_files_are_limited_and_what_was_created_is_forgotten() {
     let (told, handle) = handles[0];
     guest.release(told.node, handle).unwrap();
     assert!(guest.open_directory(share).is_ok());
+}
+
+#[test]
+fn fewer_directories_than_files_can_be_open() {
+    let (mut guest, share) = Guest::with_share();
+    for _ in 0..10 {
+        guest.open_directory(share).unwrap();
+    }
+    assert_eq!(guest.open_directory(share), Err(libc::ENFILE));
+    assert_eq!(guest.open_directory(ROOT), Err(libc::ENFILE));
+    assert!(guest.create(share, b"file", libc::O_RDWR, 0o644).is_ok());
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Guest {
         let limits = Limits {
             inodes: 100,
             handles: 20,
+            directories: 10,
             lock_owners: 10,
             lock_ranges: 20,
         };
