@@ -94,7 +94,7 @@ fn every_verb_refuses_unsupported_input_with_a_reason() {
         (
             "get nodes",
             1,
-            "error: the server doesn't have a resource type \"nodes\"",
+            "microkube: the server doesn't have a resource type \"nodes\"",
         ),
         ("get pods -l a=b=c", 1, "--selector"),
         ("get pods -o nope", 1, "--output"),

@@ -153,7 +153,7 @@ fn get_prints_kubectls_tables() {
         (failed.code(), &*failed.stderr),
         (
             1,
-            "error: error executing template \"a{{.data.a.b}}\": template: output:1:8: executing \"output\" at <.data.a.b>: can't \
+            "microkube: error executing template \"a{{.data.a.b}}\": template: output:1:8: executing \"output\" at <.data.a.b>: can't \
              evaluate field b in type interface {}\n"
         )
     );

@@ -57,7 +57,8 @@ fn a_database_on_a_claim_keeps_what_it_committed_through_kills_and_in_the_next_p
         });
         host().succeed(["recover"]);
         wait_until("it runs in another VM", || {
-            first.container("main")["restartCount"].as_u64() >= Some(round)
+            let main = first.container("main");
+            main["restartCount"].as_u64() >= Some(round) && main["state"]["running"].is_object()
         });
         first.wait_for_log("main", "committed ");
         let before = host().succeed(["logs", "first-database", "-p"]);
