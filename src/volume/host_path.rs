@@ -289,6 +289,19 @@ mod tests {
     }
 
     #[test]
+    fn links_do_not_leave_the_allowed_path_for_another_one_below() {
+        let host = Host::new();
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("x")).unwrap();
+        // A Pod with the whole directory has replaced the allowed path in it.
+        symlink(outside.path(), host.path("a")).unwrap();
+        let allowed = format!("{},{}", host.path("a").display(), host.0.path().display());
+        let allowed = AllowedHostPaths::parse(&allowed).unwrap();
+        let opened = open_host_path(&host.path("a/x"), HostPathType::Directory, &allowed);
+        assert!(matches!(opened, Err(HostPathError::NotAllowed(_))), "{opened:?}");
+    }
+
+    #[test]
     fn special_files_are_not_shared() {
         let host = Host::new();
         nix::unistd::mkfifo(&host.path("fifo"), Mode::S_IRWXU).unwrap();
