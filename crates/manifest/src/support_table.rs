@@ -527,7 +527,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].gitRepo", Refused(OLD_VOLUME)),
     ("spec.volumes[].glusterfs", Refused(OLD_VOLUME)),
     ("spec.volumes[].hostPath", Supported),
-    ("spec.volumes[].hostPath.path", Supported),
+    ("spec.volumes[].hostPath.path", SupportedWith("it must be absolute")),
     (
         "spec.volumes[].hostPath.type",
         RefusedIf(HOST_DEVICES, "containers cannot use sockets and devices of the host"),
