@@ -25,6 +25,8 @@ pub struct PodView {
     versions: PodVersions,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
+    /// Changes whenever a container runs that did not, or the other way round.
+    running_changes: watch::Sender<()>,
     current: watch::Receiver<Arc<Pod>>,
 }
 
@@ -62,6 +64,7 @@ impl PodView {
             versions: PodVersions::new(&pod.paths),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),
+            running_changes: watch::Sender::new(()),
             current: pod.current.subscribe(),
         }
     }
@@ -90,6 +93,7 @@ impl PodView {
             machine,
             containers: HashMap::new(),
         };
+        self.running_changes.send_replace(());
     }
 
     /// Adds a container that was added to the Pod.
@@ -105,6 +109,7 @@ impl PodView {
     pub fn found(&self, container: usize, id: &str) {
         if let Some(name) = self.name(container) {
             self.state().containers.insert(name, id.to_owned());
+            self.running_changes.send_replace(());
         }
     }
 
@@ -120,6 +125,7 @@ impl PodView {
                 };
                 let ended = container_id(&name, attempt.number);
                 self.state().containers.retain(|_, id| *id != ended);
+                self.running_changes.send_replace(());
             }
             _ => {}
         }
@@ -134,6 +140,11 @@ impl PodView {
         let state = self.state();
         let entries = state.containers.iter();
         entries.map(|(name, id)| (name.clone(), id.clone())).collect()
+    }
+
+    /// Changes of [`Self::containers`] from now on.
+    pub fn running_changes(&self) -> watch::Receiver<()> {
+        self.running_changes.subscribe()
     }
 
     /// Id of a running container, and the means to start processes in it.
