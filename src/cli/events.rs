@@ -289,7 +289,7 @@ pub(super) fn follow(
                             Ok(events) => changed.extend(events),
                             Err(error) => complain(&error),
                         },
-                        Ok(None) => shown.forget(&uid),
+                        Ok(None) => shown.forget_pod(&uid),
                         Err(error) => complain(&error.into()),
                     }
                 }
@@ -298,9 +298,17 @@ pub(super) fn follow(
             }
             Changed::Other => {
                 of_objects.take()?;
-                let mut changed = selection.of_objects(paths, &mut |error| complain(&error));
-                changed.sort_by_key(|seen| seen.event.last_seen);
-                changed
+                match selection.of_objects(paths) {
+                    Ok(mut changed) => {
+                        shown.keep_of_objects(&changed);
+                        changed.sort_by_key(|seen| seen.event.last_seen);
+                        changed
+                    }
+                    Err(error) => {
+                        complain(&error);
+                        Vec::new()
+                    }
+                }
             }
             Changed::Everything | Changed::Nothing => selection.read(paths, &mut |error| complain(&error))?,
         };

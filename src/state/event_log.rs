@@ -1,9 +1,10 @@
 //! The events of a Pod, as `kubectl describe` and `kubectl events` show them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::format_version::{POD_RECORDS_VERSION, RecordFormat};
@@ -102,6 +103,7 @@ impl EventLog {
             event.count = event.count.saturating_add(1);
             event.last_seen = event.last_seen.max(now);
         } else {
+            let now = unused_time(events.iter(), now);
             events.push(EventRecord {
                 warning,
                 reason: reason.to_owned(),
@@ -130,6 +132,21 @@ impl EventLog {
 /// Reads the events in a file.
 pub(super) fn read(path: &Path) -> Result<Vec<EventRecord>, RecordError> {
     Ok(record::read_record::<EventRecords>(path)?.unwrap_or_default().events)
+}
+
+/// The first time, from `now` on, at which none of these events was first seen. `metadata.name` of an event consists of the
+/// name of its object and this time.
+pub(super) fn unused_time<'e>(events: impl Iterator<Item = &'e EventRecord>, now: Timestamp) -> Timestamp {
+    let used: BTreeSet<Timestamp> = events.map(|event| event.first_seen).collect();
+    let mut time = now;
+    while used.contains(&time) {
+        match time.checked_add(SignedDuration::from_nanos(1)) {
+            Ok(next) => time = next,
+            // The end of time.
+            Err(_) => break,
+        }
+    }
+    time
 }
 
 /// Cuts a message that is too long.
@@ -180,6 +197,22 @@ mod tests {
             })
             .collect();
         assert_eq!(shown, [("Pulled", 1, 1, 1), ("BackOff", 2, 5, 9), ("BackOff", 1, 9, 9)]);
+    }
+
+    #[test]
+    fn events_of_the_same_moment_have_different_times() {
+        let (_dir, mut log) = log();
+        for reason in ["Scheduled", "Pulling", "Scheduled", "Pulled"] {
+            log.add(false, reason, "m", None, at(1)).unwrap();
+        }
+        let first_seen: Vec<_> = log
+            .list()
+            .iter()
+            .map(|event| event.first_seen.as_nanosecond())
+            .collect();
+        assert_eq!(first_seen, [1_000_000_000, 1_000_000_001, 1_000_000_002]);
+        log.add(false, "Pulled", "m", None, at(1)).unwrap();
+        assert!(log.list().iter().all(|event| event.first_seen <= event.last_seen));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use microkube_base::private_directory;
 use serde::{Deserialize, Serialize};
 
-use super::event_log::{EventRecord, bounded};
+use super::event_log::{EventRecord, bounded, unused_time};
 use super::format_version::RecordFormat;
 use super::paths::Paths;
 use super::record::{self, Lifetime, RecordError};
@@ -141,6 +141,8 @@ impl ObjectEventLog {
             event.count = event.count.saturating_add(1);
             event.last_seen = event.last_seen.max(now);
         } else {
+            // Objects of different kinds can have the same name.
+            let now = unused_time(events.iter().map(|kept| &kept.event), now);
             events.push(ObjectEvent {
                 object: object.clone(),
                 component: component.to_owned(),
@@ -265,6 +267,32 @@ mod tests {
         // The clock was set back.
         node.add("a", "waiting", true, 10);
         assert_eq!(node.shown(30), [("a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn events_of_the_same_moment_have_different_times() {
+        let node = Node::new();
+        let volume = InvolvedObject {
+            kind: "PersistentVolume".to_owned(),
+            namespace: None,
+            ..claim("a")
+        };
+        for message in ["one", "two"] {
+            node.add("a", message, false, 0);
+        }
+        let mut log = ObjectEventLog::open(&node.paths).unwrap();
+        let occurrence = Occurrence {
+            warning: false,
+            reason: "WaitForFirstConsumer",
+            message: "one",
+            component: "persistentvolume-controller",
+            lasts: false,
+        };
+        log.add(&volume, occurrence, at(0));
+        log.save().unwrap();
+        let events = object_events(&node.paths, at(0)).unwrap();
+        let times: std::collections::BTreeSet<_> = events.iter().map(|kept| kept.event.first_seen).collect();
+        assert_eq!(times.len(), 3);
     }
 
     #[test]

@@ -58,15 +58,16 @@ impl AllowedHostPaths {
         self.above(path).is_some()
     }
 
-    /// The allowed path above `path`, and the rest.
+    /// The topmost allowed path above `path`, and the rest. A Pod with a path above another allowed one can replace the
+    /// directories between them by links, and opening an allowed path follows links.
     pub(super) fn above<'p>(&self, path: &'p Path) -> Option<(&Path, &'p Path)> {
         let is_plain = is_plain(path);
-        let mut found = self
+        let found = self
             .0
             .iter()
             .filter(|_| is_plain)
             .filter_map(|allowed| Some((allowed.as_path(), path.strip_prefix(allowed).ok()?)));
-        found.next()
+        found.min_by_key(|(allowed, _)| allowed.components().count())
     }
 }
 
@@ -104,6 +105,19 @@ impl HostPathType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_allowed_path_below_another_adds_nothing() {
+        for text in [
+            "/srv/data/a,/srv/data",
+            "/srv/data,/srv/data/a",
+            "/srv//data/,/srv/data/a",
+        ] {
+            let allowed = AllowedHostPaths::parse(text).unwrap();
+            let found = allowed.above(Path::new("/srv/data/a/x"));
+            assert_eq!(found, Some((Path::new("/srv/data"), Path::new("a/x"))), "{text}");
+        }
+    }
 
     #[test]
     fn only_allowed_paths_and_those_below_are_accepted() {

@@ -29,6 +29,8 @@ pub enum HostPathError {
     Special(PathBuf),
     #[error("{} is not allowed to be used: it is, or leads, outside of the paths in security.allowedHostPaths", .0.display())]
     NotAllowed(PathBuf),
+    #[error("{} cannot be shared: it is not an absolute path", .0.display())]
+    NotAbsolute(PathBuf),
     /// The setting has a wrong value.
     #[error("{ALLOWED_HOST_PATHS}: {0}")]
     Setting(String),
@@ -46,6 +48,9 @@ pub enum HostPathError {
 /// # Errors
 /// See [`HostPathError`].
 pub fn open_host_path(path: &Path, kind: HostPathType, allowed: &AllowedHostPaths) -> Result<File, HostPathError> {
+    if !path.is_absolute() {
+        return Err(HostPathError::NotAbsolute(path.to_owned()));
+    }
     let not_allowed = || HostPathError::NotAllowed(path.to_owned());
     let (root, rest) = allowed.above(path).ok_or_else(not_allowed)?;
     let failed = |action: &'static str| {
@@ -286,6 +291,26 @@ mod tests {
         let opened = opened.unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).unwrap();
         assert_eq!(link, outside.path());
+    }
+
+    #[test]
+    fn links_do_not_leave_the_allowed_path_for_another_one_below() {
+        let host = Host::new();
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("x")).unwrap();
+        // A Pod with the whole directory has replaced the allowed path in it.
+        symlink(outside.path(), host.path("a")).unwrap();
+        let allowed = format!("{},{}", host.path("a").display(), host.0.path().display());
+        let allowed = AllowedHostPaths::parse(&allowed).unwrap();
+        let opened = open_host_path(&host.path("a/x"), HostPathType::Directory, &allowed);
+        assert!(matches!(opened, Err(HostPathError::NotAllowed(_))), "{opened:?}");
+    }
+
+    #[test]
+    fn a_relative_path_is_refused_as_such() {
+        let opened = open_host_path(Path::new("data"), HostPathType::Unset, &AllowedHostPaths::default());
+        let message = opened.unwrap_err().to_string();
+        assert_eq!(message, "data cannot be shared: it is not an absolute path");
     }
 
     #[test]

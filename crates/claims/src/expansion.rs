@@ -18,7 +18,7 @@ use crate::fields::{
 };
 use crate::keys::{self, PROVISIONER, STORAGE, phase};
 use crate::pass::{EXPAND_CONTROLLER, Pass};
-use crate::size::{capacity_of, disk_bytes};
+use crate::size::{OUT_OF_RANGE, capacity_of, disk_bytes};
 
 const RESIZING: &str = "Resizing";
 const FILE_SYSTEM_PENDING: &str = "FileSystemResizePending";
@@ -80,14 +80,23 @@ pub(crate) fn sync(pass: &mut Pass<'_>, key: &Key) {
         let about = About::claim(&claim);
         return pass.wait(about, false, "ExternalExpanding", message, EXPAND_CONTROLLER);
     }
-    let (Some(bytes), Some(disk)) = (disk_bytes(wanted), pass.disk(&volume)) else {
-        return;
+    let Some(bytes) = disk_bytes(wanted) else {
+        let (about, message) = (About::claim(&claim), failure(&claim, OUT_OF_RANGE));
+        return pass.wait(about, true, "VolumeResizeFailed", message, EXPAND_CONTROLLER);
     };
+    let Some(disk) = pass.disk(&volume) else { return };
     if disk.bytes < bytes {
         begin(pass, claim, &volume, bytes);
     } else {
         grown(pass, claim, volume, disk.bytes, disk.has_smaller_file_system);
     }
+}
+
+/// The message about a claim that cannot grow (`GenerateExpandVolumeFunc` in
+/// `pkg/volume/util/operationexecutor/operation_generator.go`).
+pub(crate) fn failure(claim: &PersistentVolumeClaim, problem: &str) -> String {
+    let name = qualified(&claim.metadata);
+    format!("error expanding volume {name:?} of plugin {PROVISIONER:?}: {problem}")
 }
 
 /// `MarkControllerResizeInProgress`

@@ -2,8 +2,8 @@
 
 use crate::change::{About, Change, DiskChange, Event};
 use crate::class;
-use crate::fields::{claim_reference, is_bound_to, is_pending, qualified, text, volume_phase};
-use crate::keys::PROVISIONER;
+use crate::expansion;
+use crate::fields::{claim_reference, is_bound_to, is_pending, text, volume_phase};
 use crate::pass::{EXPAND_CONTROLLER, Pass, VOLUME_CONTROLLER, event};
 use crate::provisioning;
 use crate::state::State;
@@ -41,11 +41,9 @@ fn creation(pass: &Pass<'_>, disk: &DiskChange, error: &str) -> Option<Event> {
     Some(event(about, true, "ProvisioningFailed", message, VOLUME_CONTROLLER))
 }
 
-/// `GenerateExpandVolumeFunc` in `pkg/volume/util/operationexecutor/operation_generator.go`
 fn growth(pass: &Pass<'_>, disk: &DiskChange, error: &str) -> Option<Event> {
     let claim = claim_of(pass, disk)?;
-    let name = qualified(&claim.metadata);
-    let message = format!("error expanding volume {name:?} of plugin {PROVISIONER:?}: {error}");
+    let message = expansion::failure(claim, error);
     let about = About::claim(claim);
     Some(event(about, true, "VolumeResizeFailed", message, EXPAND_CONTROLLER))
 }

@@ -15,7 +15,7 @@ use crate::class;
 use crate::fields::{Amounts, annotate, is_block, requests, storage, text};
 use crate::keys::{self, PROVISIONER, STORAGE, phase};
 use crate::pass::{Pass, VOLUME_CONTROLLER};
-use crate::size::{capacity_of, disk_bytes};
+use crate::size::{OUT_OF_RANGE, capacity_of, disk_bytes};
 
 /// The file system of new disks.
 const FILE_SYSTEM: &str = "ext4";
@@ -96,7 +96,7 @@ fn obstacle(claim: &PersistentVolumeClaim, class: &StorageClass) -> Option<Strin
     } else if is_block(spec.volume_mode.as_ref()) {
         format!("{PROVISIONER} does not support block volume provisioning")
     } else if disk_bytes(storage(requests(claim))).is_none() {
-        "the requested size is not between 1 byte and 8 EiB".to_owned()
+        OUT_OF_RANGE.to_owned()
     } else {
         return None;
     };

@@ -10,11 +10,18 @@ use crate::keys::STORAGE;
 const UNIT: u64 = 1 << 20;
 const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
-/// The bytes of a disk for this amount. `None` if the amount is not positive, or larger than any file.
+/// The size of the largest disk, 16 TiB: what ext4 has with block numbers of 32 bits and blocks of 4 KiB. mke2fs needs
+/// memory in proportion to the size, even for an empty disk.
+const MAX_BYTES: u64 = 16 << 40;
+
+/// Why [`disk_bytes`] is `None`.
+pub(crate) const OUT_OF_RANGE: &str = "the requested size is not between 1 byte and 16Ti";
+
+/// The bytes of a disk for this amount. `None` if the amount is not positive, or larger than any disk.
 pub(crate) fn disk_bytes(amount: Quantity) -> Option<u64> {
     let bytes = u64::try_from(amount.units()).ok().filter(|bytes| *bytes > 0)?;
     let rounded = bytes.checked_next_multiple_of(UNIT)?;
-    i64::try_from(rounded).ok().map(|_| rounded)
+    (rounded <= MAX_BYTES).then_some(rounded)
 }
 
 /// The amount of storage of a disk: the requested one if the disk was made for it, otherwise all bytes.
@@ -59,7 +66,9 @@ mod tests {
             ("1", Some(1 << 20)),
             ("1G", Some(954 << 20)),
             ("0.5Mi", Some(1 << 20)),
-            ("1Ei", Some(1 << 60)),
+            ("16Ti", Some(16 << 40)),
+            ("17592186044417", None),
+            ("1Ei", None),
             ("0", None),
             ("-1Gi", None),
             ("9223372036854775807", None),

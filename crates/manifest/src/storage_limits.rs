@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod};
 
 use super::quantity::Quantity;
 use super::quantity_text::Amount;
@@ -54,13 +54,10 @@ impl StorageLimits {
     /// The limits of a validated Pod; `None` if it has none.
     pub fn of(pod: &Pod) -> Option<Self> {
         let spec = pod.spec.as_ref()?;
-        let volumes = spec.volumes.iter().flatten().filter_map(|volume| {
-            let empty_dir = volume.empty_dir.as_ref()?;
-            // In memory, the size of the file system is the limit.
-            let is_on_disk = empty_dir.medium.as_deref().unwrap_or_default().is_empty();
+        let volumes = empty_dirs_on_disk(pod).filter_map(|(name, empty_dir)| {
             let limit = Amount::read(&empty_dir.size_limit.as_ref()?.0).ok()?;
             // The kubelet ignores a limit of zero.
-            (is_on_disk && limit.quantity > Quantity::default()).then(|| (volume.name.clone(), limit))
+            (limit.quantity > Quantity::default()).then(|| (name.to_owned(), limit))
         });
         let containers = spec.containers.iter().filter_map(|container| {
             let limit = limit(container)?;
@@ -107,6 +104,18 @@ impl StorageLimits {
         }
         None
     }
+}
+
+/// The names of the Pod's volumes whose usage counts.
+pub fn counted_volumes(pod: &Pod) -> impl Iterator<Item = &str> {
+    empty_dirs_on_disk(pod).map(|(name, _)| name)
+}
+
+/// The emptyDir volumes on disk. For those in memory, the size of the file system is the limit.
+fn empty_dirs_on_disk(pod: &Pod) -> impl Iterator<Item = (&str, &EmptyDirVolumeSource)> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let empty_dirs = volumes.filter_map(|volume| Some((volume.name.as_str(), volume.empty_dir.as_ref()?)));
+    empty_dirs.filter(|(_, empty_dir)| empty_dir.medium.as_deref().unwrap_or_default().is_empty())
 }
 
 /// Everything that the Pod uses.
@@ -212,6 +221,19 @@ mod tests {
             limits_of(json!({"containers": [container("web", "")], "volumes": volumes})),
             None
         );
+    }
+
+    #[test]
+    fn only_empty_dirs_on_disk_count() {
+        let volumes = json!([
+            {"name": "a", "emptyDir": {}},
+            {"name": "b", "emptyDir": {"medium": "Memory"}},
+            {"name": "c", "hostPath": {"path": "/c"}},
+            {"name": "d", "emptyDir": {"medium": "", "sizeLimit": "1Mi"}},
+        ]);
+        let pod = json!({"metadata": {}, "spec": {"containers": [], "volumes": volumes}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(counted_volumes(&pod).collect::<Vec<_>>(), ["a", "d"]);
     }
 
     #[test]

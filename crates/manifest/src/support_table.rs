@@ -403,7 +403,12 @@ pub(super) const TABLE: &[(&str, Support)] = &[
         "spec.containers[].volumeMounts[].mountPath",
         RefusedIf(ROOT, "the container's root file system is mounted there"),
     ),
-    ("spec.containers[].volumeMounts[].mountPropagation", Supported),
+    (
+        "spec.containers[].volumeMounts[].mountPropagation",
+        SupportedWith(
+            "Bidirectional only for emptyDir volumes; what the host mounts in a hostPath after the Pod has started does not appear",
+        ),
+    ),
     ("spec.containers[].volumeMounts[].name", Supported),
     ("spec.containers[].volumeMounts[].readOnly", Supported),
     ("spec.containers[].volumeMounts[].recursiveReadOnly", Supported),
@@ -522,7 +527,7 @@ pub(super) const TABLE: &[(&str, Support)] = &[
     ("spec.volumes[].gitRepo", Refused(OLD_VOLUME)),
     ("spec.volumes[].glusterfs", Refused(OLD_VOLUME)),
     ("spec.volumes[].hostPath", Supported),
-    ("spec.volumes[].hostPath.path", Supported),
+    ("spec.volumes[].hostPath.path", SupportedWith("it must be absolute")),
     (
         "spec.volumes[].hostPath.type",
         RefusedIf(HOST_DEVICES, "containers cannot use sockets and devices of the host"),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use jiff::Timestamp;
+
 use crate::state::{EventRecord, InvolvedObject, ObjectEvent, Paths, PodRecord, PodRecords, object_events};
 
 use super::super::pods::arguments::Scope;
@@ -64,7 +66,10 @@ impl Selection {
         paths: &Paths,
         complain: &mut dyn FnMut(anyhow::Error),
     ) -> anyhow::Result<Vec<Seen>> {
-        let mut seen = self.of_objects(paths, complain);
+        let mut seen = self.of_objects(paths).unwrap_or_else(|error| {
+            complain(error);
+            Vec::new()
+        });
         if self.wants_kind("Pod") {
             let records = PodRecords::new(paths.clone());
             let (found, damaged) = records.list_all()?;
@@ -103,14 +108,11 @@ impl Selection {
     }
 
     /// The selected events of objects other than Pods.
-    pub(super) fn of_objects(&self, paths: &Paths, complain: &mut dyn FnMut(anyhow::Error)) -> Vec<Seen> {
-        let events = match object_events(paths, SystemTime::now()) {
-            Ok(events) => events,
-            Err(error) => {
-                complain(error.into());
-                return Vec::new();
-            }
-        };
+    ///
+    /// # Errors
+    /// If their file cannot be read.
+    pub(super) fn of_objects(&self, paths: &Paths) -> anyhow::Result<Vec<Seen>> {
+        let events = object_events(paths, SystemTime::now())?;
         let seen = events.into_iter().map(|kept| {
             let ObjectEvent {
                 object,
@@ -123,7 +125,7 @@ impl Selection {
                 event,
             }
         });
-        seen.filter(|seen| self.is_selected(seen)).collect()
+        Ok(seen.filter(|seen| self.is_selected(seen)).collect())
     }
 
     fn is_selected(&self, seen: &Seen) -> bool {
@@ -136,29 +138,127 @@ impl Selection {
     }
 }
 
-/// The counts of the events of one object, by reason, message and field.
-type Counts = BTreeMap<(String, String, Option<String>), u32>;
+/// Events with the same reason, message, field and component are one that occurs repeatedly.
+type Key = (String, String, Option<String>, String);
 
-/// The events that a watch has shown.
+/// When an event was first seen, and its count. An event that has expired begins again with the count 1.
+type Occurrences = BTreeMap<Key, (Timestamp, u32)>;
+
+fn key(seen: &Seen) -> Key {
+    let event = &seen.event;
+    (
+        event.reason.clone(),
+        event.message.clone(),
+        event.field_path.clone(),
+        seen.component.clone(),
+    )
+}
+
+/// The events that a watch has shown, by the uid of their object.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    by_uid: BTreeMap<String, Counts>,
+    of_pods: BTreeMap<String, Occurrences>,
+    of_objects: BTreeMap<String, Occurrences>,
 }
 
 impl Shown {
     /// The events that have not been shown with their current count.
     pub(super) fn new_among(&mut self, events: Vec<Seen>) -> Vec<Seen> {
         let mut is_new = |seen: &Seen| {
-            let event = &seen.event;
-            let key = (event.reason.clone(), event.message.clone(), event.field_path.clone());
-            let counts = self.by_uid.entry(seen.object.uid.clone()).or_default();
-            counts.insert(key, event.count) != Some(event.count)
+            let by_uid = match seen.object.kind.as_str() {
+                "Pod" => &mut self.of_pods,
+                _ => &mut self.of_objects,
+            };
+            let current = (seen.event.first_seen, seen.event.count);
+            let occurrences = by_uid.entry(seen.object.uid.clone()).or_default();
+            occurrences.insert(key(seen), current) != Some(current)
         };
         events.into_iter().filter(|seen| is_new(seen)).collect()
     }
 
-    /// Forgets the events of an object that is gone.
-    pub(super) fn forget(&mut self, uid: &str) {
-        self.by_uid.remove(uid);
+    /// Forgets the events of a Pod that is gone.
+    pub(super) fn forget_pod(&mut self, uid: &str) {
+        self.of_pods.remove(uid);
+    }
+
+    /// Forgets the events of objects other than Pods, except for these: all others have expired.
+    pub(super) fn keep_of_objects(&mut self, events: &[Seen]) {
+        let mut kept: BTreeMap<String, Occurrences> = BTreeMap::new();
+        for seen in events {
+            let (uid, key) = (&seen.object.uid, key(seen));
+            let shown = self.of_objects.get(uid).and_then(|occurrences| occurrences.get(&key));
+            if let Some(shown) = shown {
+                kept.entry(uid.clone()).or_default().insert(key, *shown);
+            }
+        }
+        self.of_objects = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn seen(kind: &str, component: &str, first_second: i64, count: u32) -> Seen {
+        Seen {
+            object: InvolvedObject {
+                kind: kind.to_owned(),
+                namespace: None,
+                name: "disk".to_owned(),
+                uid: format!("uid-of-{kind}"),
+            },
+            component: component.to_owned(),
+            event: EventRecord {
+                warning: true,
+                reason: "VolumeFailedDelete".to_owned(),
+                message: "why".to_owned(),
+                field_path: None,
+                count,
+                first_seen: at(first_second),
+                last_seen: at(first_second + 100),
+            },
+        }
+    }
+
+    #[test]
+    fn an_event_that_has_expired_is_shown_when_it_happens_again() {
+        let mut shown = Shown::default();
+        let mut new = |first_second, count| {
+            shown
+                .new_among(vec![seen("PersistentVolume", "c", first_second, count)])
+                .len()
+        };
+        assert_eq!(new(0, 1), 1);
+        assert_eq!(new(0, 1), 0);
+        assert_eq!(new(0, 2), 1);
+        assert_eq!(new(4000, 2), 1, "it has the same count as the one that has expired");
+        assert_eq!(new(8000, 1), 1);
+    }
+
+    #[test]
+    fn equal_events_of_two_components_are_shown_once_each() {
+        let mut shown = Shown::default();
+        let both = || vec![seen("PersistentVolume", "a", 0, 1), seen("PersistentVolume", "b", 0, 2)];
+        assert_eq!(shown.new_among(both()).len(), 2);
+        assert_eq!(shown.new_among(both()).len(), 0);
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten_but_not_the_events_of_pods() {
+        let mut shown = Shown::default();
+        let events = vec![seen("PersistentVolume", "a", 0, 1), seen("PersistentVolume", "b", 0, 1)];
+        shown.new_among([events.clone(), vec![seen("Pod", COMPONENT, 0, 1)]].concat());
+        shown.keep_of_objects(&events[1..]);
+        assert_eq!(shown.of_objects.values().map(BTreeMap::len).sum::<usize>(), 1);
+        assert_eq!(shown.new_among(events), [seen("PersistentVolume", "a", 0, 1)]);
+        shown.keep_of_objects(&[]);
+        assert!(shown.of_objects.is_empty());
+        assert_eq!(shown.new_among(vec![seen("Pod", COMPONENT, 0, 1)]), []);
+        shown.forget_pod("uid-of-Pod");
+        assert!(shown.of_pods.is_empty());
     }
 }

@@ -184,9 +184,9 @@ impl Machine {
     fn runs(&mut self, machine: RunningMachine, additions: Additions, plans: ContainerPlans, written: WrittenVolumes) {
         self.containers.attach(additions, plans);
         self.updates = VolumeUpdates::start(&self.pod, machine.sandbox.agent.clone(), written);
-        self.storage = StorageWatch::start(&self.pod, machine.sandbox.agent.clone());
         self.view
             .set_machine(Some((machine.sandbox.agent.clone(), machine.processes.clone())));
+        self.storage = StorageWatch::start(&self.pod, &self.view, machine.sandbox.agent.clone());
         self.running = Some(machine);
     }
 

@@ -31,6 +31,8 @@ pub struct PodView {
     versions: PodVersions,
     uid: Arc<str>,
     state: Arc<Mutex<State>>,
+    /// Changes whenever a container runs that did not, or the other way round.
+    running_changes: watch::Sender<()>,
     current: watch::Receiver<Arc<Pod>>,
 }
 
@@ -69,6 +71,7 @@ impl PodView {
             versions: PodVersions::new(&pod.paths),
             uid: pod.record.uid.as_str().into(),
             state: Arc::default(),
+            running_changes: watch::Sender::new(()),
             current: pod.current.subscribe(),
         }
     }
@@ -97,6 +100,7 @@ impl PodView {
             machine,
             containers: HashMap::new(),
         };
+        self.running_changes.send_replace(());
     }
 
     /// Adds a container that was added to the Pod.
@@ -112,6 +116,7 @@ impl PodView {
     pub fn found(&self, container: usize, id: &str) {
         if let Some(name) = self.name(container) {
             self.state().containers.insert(name, id.to_owned());
+            self.running_changes.send_replace(());
         }
     }
 
@@ -127,6 +132,7 @@ impl PodView {
                 };
                 let ended = container_id(&name, attempt.number);
                 self.state().containers.retain(|_, id| *id != ended);
+                self.running_changes.send_replace(());
             }
             _ => {}
         }
@@ -141,6 +147,11 @@ impl PodView {
         let state = self.state();
         let entries = state.containers.iter();
         entries.map(|(name, id)| (name.clone(), id.clone())).collect()
+    }
+
+    /// Changes of [`Self::containers`] from now on.
+    pub fn running_changes(&self) -> watch::Receiver<()> {
+        self.running_changes.subscribe()
     }
 
     /// Id of a running container, and the means to start processes in it.

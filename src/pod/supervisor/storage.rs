@@ -1,19 +1,22 @@
 //! Evicts the Pod when it uses more local storage than its limits allow.
 //!
 //! The guest's agent reports what volumes and writable layers use. A guest can lie about that, but only about the use of
-//! its own disk, whose size is fixed. Logs are files of this host, with a limit that does not depend on the guest. The
-//! rules are in `microkube_manifest::storage_limits`.
+//! its own disk, whose size is fixed. Logs are files of this host. Which containers run is what the supervisor knows, so
+//! logs count whatever the guest reports, and if it reports nothing. The rules are in
+//! `microkube_manifest::storage_limits`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use microkube_manifest::storage_limits::{ContainerStorage, StorageLimits, UsedStorage};
+use microkube_manifest::storage_limits::{ContainerStorage, StorageLimits, UsedStorage, counted_volumes};
 use microkube_protocol::messages::{StorageUsage, WatchStorageRequest};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use ttrpc::Code;
 
+use super::pod_view::PodView;
 use super::supervised_pod::SupervisedPod;
 use crate::pod::agent::AgentError;
 use crate::pod::lifecycle::Event;
@@ -32,10 +35,11 @@ const RETRY: Duration = Duration::from_secs(60);
 pub struct StorageWatch(JoinHandle<()>);
 
 impl StorageWatch {
-    /// `None` if the Pod has no limits.
-    pub fn start(pod: &Arc<SupervisedPod>, agent: AgentClientHandle) -> Option<Self> {
+    /// `None` if the Pod has no limits. `view` is that of the running VM.
+    pub fn start(pod: &Arc<SupervisedPod>, view: &PodView, agent: AgentClientHandle) -> Option<Self> {
         let limits = StorageLimits::of(&pod.record.pod)?;
-        Some(Self(tokio::spawn(watch(Arc::clone(pod), agent, limits))))
+        let watch = watch(Arc::clone(pod), view.clone(), agent, limits);
+        Some(Self(tokio::spawn(watch)))
     }
 }
 
@@ -45,51 +49,64 @@ impl Drop for StorageWatch {
     }
 }
 
-async fn watch(pod: Arc<SupervisedPod>, agent: AgentClientHandle, limits: StorageLimits) {
-    let mut reported = Vec::new();
+async fn watch(pod: Arc<SupervisedPod>, view: PodView, agent: AgentClientHandle, limits: StorageLimits) {
+    let mut running_changes = view.running_changes();
     let mut log_changes = LogChanges::default();
-    let mut report = std::pin::pin!(next_report(agent.clone(), Vec::new(), Duration::ZERO));
+    let mut reported = Vec::new();
+    let mut report = std::pin::pin!(next_report(agent.clone(), Vec::new(), Some(Duration::ZERO)));
+    let mut checks = tokio::time::interval(INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        running_changes.mark_unchanged();
+        let running = view.containers();
+        if limits.count_logs() {
+            log_changes.follow(&pod, &running);
+        }
+        if let Some(message) = limits.exceeded(&used_storage(&pod, &running, &reported, &limits)) {
+            pod.report(Event::Evicted { message });
+            return;
+        }
+        // Neither a busy Pod nor a hostile guest gets more attention than this.
+        checks.tick().await;
         tokio::select! {
             answer = report.as_mut() => {
                 let wait = match answer {
                     Ok(used) => {
                         reported = used;
-                        Duration::ZERO
+                        Some(Duration::ZERO)
                     }
                     Err(error) if error.code() == Code::UNIMPLEMENTED => {
-                        tracing::warn!("the limits of the Pod's local storage are not enforced: {error}");
-                        return;
+                        tracing::warn!("volumes and writable layers do not count for the Pod's storage limits: {error}");
+                        if !limits.count_logs() {
+                            return;
+                        }
+                        None
                     }
                     Err(error) => {
                         let complaint = format_args!("cannot watch the Pod's local storage: {error}");
                         pod.guest_streams.complain(complaint);
-                        RETRY
+                        Some(RETRY)
                     }
                 };
                 // Sent with the next turn of the loop.
                 report.set(next_report(agent.clone(), reported.clone(), wait));
             }
             () = log_changes.next() => {}
+            Ok(()) = running_changes.changed() => {}
         }
-        if limits.count_logs() {
-            log_changes.follow(&pod, running(&pod, &reported));
-        }
-        if let Some(message) = limits.exceeded(&used_storage(&pod, &reported, &limits)) {
-            pod.report(Event::Evicted { message });
-            return;
-        }
-        // Neither a busy Pod nor a hostile guest gets more attention than this.
-        tokio::time::sleep(INTERVAL).await;
     }
 }
 
+/// Asks for the next report after this time. `None` means never.
 async fn next_report(
     agent: AgentClientHandle,
     known: Vec<StorageUsage>,
-    wait: Duration,
+    wait: Option<Duration>,
 ) -> Result<Vec<StorageUsage>, AgentError> {
-    tokio::time::sleep(wait).await;
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
     let request = WatchStorageRequest {
         known,
         interval_ms: u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX),
@@ -98,30 +115,39 @@ async fn next_report(
     agent.watch_storage(&request).await
 }
 
-/// The names of the containers in a report.
-fn running(pod: &SupervisedPod, reported: &[StorageUsage]) -> BTreeSet<String> {
-    let attempts = reported.iter().filter_map(|entry| pod.attempt_of(&entry.container_id));
-    attempts.map(|attempt| pod.container_name(attempt.container)).collect()
-}
-
-/// The reported usage, with the logs of the containers in the report: as in the kubelet, those that run.
-fn used_storage(pod: &SupervisedPod, reported: &[StorageUsage], limits: &StorageLimits) -> UsedStorage {
+/// What the running containers (their names and ids) and the Pod's volumes use. As in the kubelet, containers that do not
+/// run do not count.
+fn used_storage(
+    pod: &SupervisedPod,
+    running: &[(String, String)],
+    reported: &[StorageUsage],
+    limits: &StorageLimits,
+) -> UsedStorage {
     let mut used = UsedStorage::default();
+    for (name, _) in running {
+        let log_bytes = match limits.count_logs() {
+            // Without a directory, there is no log yet.
+            true => logs::total_bytes(&log_dir(pod, name)).unwrap_or(0),
+            false => 0,
+        };
+        let storage = ContainerStorage {
+            layer_bytes: 0,
+            log_bytes,
+        };
+        used.containers.insert(name.clone(), storage);
+    }
+    // A guest can report what the Pod does not have.
+    let volumes: BTreeSet<&str> = counted_volumes(&pod.record.pod).collect();
+    let names: BTreeMap<&str, &str> = running.iter().map(|(name, id)| (id.as_str(), name.as_str())).collect();
     for entry in reported {
         if !entry.volume.is_empty() {
-            used.volumes.insert(entry.volume.clone(), entry.used_bytes);
-        } else if let Some(attempt) = pod.attempt_of(&entry.container_id) {
-            let name = pod.container_name(attempt.container);
-            let log_bytes = match limits.count_logs() {
-                // Without a directory, there is no log yet.
-                true => logs::total_bytes(&log_dir(pod, &name)).unwrap_or(0),
-                false => 0,
-            };
-            let storage = ContainerStorage {
-                layer_bytes: entry.used_bytes,
-                log_bytes,
-            };
-            used.containers.insert(name, storage);
+            if volumes.contains(entry.volume.as_str()) {
+                used.volumes.insert(entry.volume.clone(), entry.used_bytes);
+            }
+        } else if let Some(name) = names.get(entry.container_id.as_str())
+            && let Some(storage) = used.containers.get_mut(*name)
+        {
+            storage.layer_bytes = entry.used_bytes;
         }
     }
     used
@@ -134,31 +160,32 @@ fn log_dir(pod: &SupervisedPod, container: &str) -> PathBuf {
 /// Changes of the logs of running containers.
 #[derive(Debug, Default)]
 struct LogChanges {
-    containers: BTreeSet<String>,
+    /// The directories of the logs.
+    dirs: BTreeSet<PathBuf>,
+    /// `None` also if the directories cannot be watched.
     watch: Option<DirectoryWatch>,
 }
 
 impl LogChanges {
-    /// Follows the logs of these containers from now on.
-    fn follow(&mut self, pod: &SupervisedPod, containers: BTreeSet<String>) {
-        if self.containers == containers {
+    /// Follows the logs of these containers, by name and id, from now on.
+    fn follow(&mut self, pod: &SupervisedPod, running: &[(String, String)]) {
+        let dirs = running.iter().map(|(name, _)| log_dir(pod, name));
+        let dirs: BTreeSet<PathBuf> = dirs.filter(|dir| dir.is_dir()).collect();
+        if self.dirs == dirs {
             return;
         }
-        self.containers = containers;
-        // A guest may report a container that has not started.
-        let dirs = self.containers.iter().map(|name| log_dir(pod, name));
-        let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.is_dir()).collect();
-        let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-        self.watch = match DirectoryWatch::new(&dirs) {
+        let paths: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+        self.watch = match DirectoryWatch::new(&paths) {
             Ok(watch) => Some(watch),
             Err(error) => {
-                // The sizes are still read with each report of the guest.
                 tracing::warn!("cannot watch the sizes of the containers' logs: {error}");
                 None
             }
         };
+        self.dirs = dirs;
     }
 
+    /// Waits until a log may have changed.
     async fn next(&mut self) {
         match &mut self.watch {
             Some(watch) => {
@@ -167,7 +194,12 @@ impl LogChanges {
                     self.watch = None;
                 }
             }
-            None => std::future::pending().await,
+            None if self.dirs.is_empty() => std::future::pending().await,
+            None => {
+                tokio::time::sleep(RETRY).await;
+                // The next call of `follow` tries again.
+                self.dirs.clear();
+            }
         }
     }
 }
@@ -181,6 +213,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::sync::mpsc;
     use ttrpc::r#async::{Server, TtrpcContext};
+    use ttrpc::get_status;
 
     use super::super::message::Message;
     use super::super::supervised_pod::test_pod_in;
@@ -188,9 +221,10 @@ mod tests {
     use crate::pod::agent::CALL_TIMEOUT;
     use crate::state::PodRecord;
 
-    /// An agent that gives these answers, and none after them. Each call must state the answer before.
+    /// An agent that gives these answers, and none after them. Each call must state the answer before. `None` answers
+    /// that it cannot report.
     struct ReportingAgent(
-        std::sync::Mutex<Vec<Vec<StorageUsage>>>,
+        std::sync::Mutex<Vec<Option<Vec<StorageUsage>>>>,
         tokio::sync::Mutex<Vec<StorageUsage>>,
     );
 
@@ -215,8 +249,10 @@ mod tests {
             let mut known = self.1.lock().await;
             assert_eq!(request.known, *known);
             let next = self.0.lock().unwrap().pop();
-            let Some(used) = next else {
-                return std::future::pending().await;
+            let used = match next {
+                Some(Some(used)) => used,
+                Some(None) => return Err(ttrpc::Error::RpcStatus(get_status(Code::UNIMPLEMENTED, "no"))),
+                None => return std::future::pending().await,
             };
             *known = used.clone();
             Ok(WatchStorageResponse {
@@ -226,7 +262,11 @@ mod tests {
         }
     }
 
-    async fn agent(mut answers: Vec<Vec<StorageUsage>>) -> (AgentClientHandle, Server) {
+    async fn agent(answers: Vec<Vec<StorageUsage>>) -> (AgentClientHandle, Server) {
+        agent_with(answers.into_iter().map(Some).collect()).await
+    }
+
+    async fn agent_with(mut answers: Vec<Option<Vec<StorageUsage>>>) -> (AgentClientHandle, Server) {
         answers.reverse();
         let reporting = ReportingAgent(answers.into(), tokio::sync::Mutex::default());
         let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
@@ -295,7 +335,7 @@ mod tests {
             ],
         ];
         let (agent, _server) = agent(answers).await;
-        let _watch = StorageWatch::start(&pod, agent).unwrap();
+        let _watch = StorageWatch::start(&pod, &PodView::new(&pod), agent).unwrap();
         let message = "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ";
         assert_eq!(eviction(&mut messages).await, message);
     }
@@ -312,7 +352,9 @@ mod tests {
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("0.log"), vec![0_u8; 256 << 10]).unwrap();
         let (agent, _server) = agent(vec![vec![container("web-1", 512 << 10)]]).await;
-        let _watch = StorageWatch::start(&pod, agent).unwrap();
+        let view = PodView::new(&pod);
+        view.found(0, "web-1");
+        let _watch = StorageWatch::start(&pod, &view, agent).unwrap();
         let grow = async {
             // The limit is not exceeded before.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -327,9 +369,78 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn logs_count_if_the_guest_reports_nothing() {
+        // It never answers, or it cannot.
+        for answers in [vec![], vec![None]] {
+            let dir = tempfile::tempdir().unwrap();
+            let limits = json!({ "limits": { "ephemeral-storage": "1Mi" } });
+            let spec = json!({ "containers": [{ "name": "web", "image": "i", "resources": limits }] });
+            let (pod, mut messages) = pod(dir.path(), spec);
+            let (agent, _server) = agent_with(answers).await;
+            let view = PodView::new(&pod);
+            let _watch = StorageWatch::start(&pod, &view, agent).unwrap();
+            let start = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let logs = log_dir(&pod, "web");
+                std::fs::create_dir_all(&logs).unwrap();
+                std::fs::write(logs.join("0.log"), "").unwrap();
+                view.found(0, "web-0");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                std::fs::write(logs.join("0.log"), vec![0_u8; (1 << 20) + 1]).unwrap();
+            };
+            let (message, ()) = tokio::join!(eviction(&mut messages), start);
+            assert!(message.starts_with("Pod ephemeral local storage usage"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reports_count_only_for_volumes_and_running_containers_of_the_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = json!({ "limits": { "ephemeral-storage": "1Mi" } });
+        let (pod, _messages) = pod(
+            dir.path(),
+            json!({
+                "containers": [
+                    { "name": "web", "image": "i", "resources": limits },
+                    { "name": "log", "image": "i" },
+                ],
+                "volumes": [
+                    { "name": "data", "emptyDir": {} },
+                    { "name": "memory", "emptyDir": { "medium": "Memory" } },
+                ],
+            }),
+        );
+        for (name, bytes) in [("web", 10), ("log", 20)] {
+            let logs = log_dir(&pod, name);
+            std::fs::create_dir_all(&logs).unwrap();
+            std::fs::write(logs.join("0.log"), vec![0_u8; bytes]).unwrap();
+        }
+        let running = [("web".to_owned(), "web-1".to_owned())];
+        let reported = [
+            volume("data", 1),
+            volume("memory", 2),
+            volume("other", 3),
+            container("web-0", 4),
+            container("web-1", 5),
+            container("log-0", 6),
+            container("other-0", 7),
+        ];
+        let used = used_storage(&pod, &running, &reported, &StorageLimits::of(&pod.record.pod).unwrap());
+        let web = ContainerStorage {
+            layer_bytes: 5,
+            log_bytes: 10,
+        };
+        let expected = UsedStorage {
+            volumes: [("data".to_owned(), 1)].into(),
+            containers: [("web".to_owned(), web)].into(),
+        };
+        assert_eq!(used, expected);
+    }
+
+    #[tokio::test]
     async fn a_pod_without_limits_is_not_watched() {
         let (pod, _messages) = super::super::supervised_pod::test_pod(true);
         let (agent, _server) = agent(Vec::new()).await;
-        assert!(StorageWatch::start(&pod, agent).is_none());
+        assert!(StorageWatch::start(&pod, &PodView::new(&pod), agent).is_none());
     }
 }

@@ -139,6 +139,16 @@ fn a_disk_that_cannot_grow_is_tried_again_and_the_request_can_be_lowered() {
 }
 
 #[test]
+fn a_claim_does_not_grow_beyond_the_largest_disk() {
+    let mut node = bound();
+    request(&mut node, "17Ti");
+    node.settle();
+    let expected = "Warning VolumeResizeFailed shop/data: error expanding volume \"shop/data\" of plugin \"microkube.io/disk-image\": the requested size is not between 1 byte and 16Ti";
+    assert_eq!(node.take_events(), [expected]);
+    assert_eq!(node.state.disks["pvc-uid-of-data"].bytes, 1 << 30);
+}
+
+#[test]
 fn other_volumes_wait_for_their_own_controller() {
     let mut node = Node::default();
     node.add_volume(volume("disk", "1Gi"))

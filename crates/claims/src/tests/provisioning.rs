@@ -109,7 +109,11 @@ fn a_claim_that_cannot_be_provisioned_says_why() {
         ),
         (
             sized("9223372036854775807"),
-            format!("{start}: the requested size is not between 1 byte and 8 EiB"),
+            format!("{start}: the requested size is not between 1 byte and 16Ti"),
+        ),
+        (
+            sized("17Ti"),
+            format!("{start}: the requested size is not between 1 byte and 16Ti"),
         ),
     ] {
         let mut node = Node::with(&[class("fast", "Immediate")]);

@@ -10,6 +10,10 @@ use super::found::Found;
 use super::surroundings::Surroundings;
 use super::{environment, resources, restart, security};
 
+/// A virtual machine cannot mount anything on the host.
+const ONLY_EMPTY_DIRS: &str =
+    "not supported by microkube yet: a container's mounts reach other containers only in emptyDir volumes";
+
 pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, path: &FieldPath, found: &mut Found) {
     if container.name.is_empty() {
         found.required(&path.field("name"), "");
@@ -69,7 +73,7 @@ pub(super) fn validate(container: &Container, surroundings: &Surroundings<'_>, p
         &path.field("envFrom"),
         found,
     );
-    volume_mounts(container, surroundings.volumes, &path.field("volumeMounts"), found);
+    volume_mounts(container, surroundings, &path.field("volumeMounts"), found);
     if let Some(needs) = &container.resources {
         resources::validate(needs, &path.field("resources"), found);
     }
@@ -138,7 +142,7 @@ fn ports(ports: &[ContainerPort], path: &FieldPath, found: &mut Found) {
     }
 }
 
-fn volume_mounts(container: &Container, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
+fn volume_mounts(container: &Container, surroundings: &Surroundings<'_>, path: &FieldPath, found: &mut Found) {
     let context = container.security_context.as_ref();
     let is_privileged = context.and_then(|context| context.privileged) == Some(true);
     let mut mount_points = HashSet::new();
@@ -146,7 +150,7 @@ fn volume_mounts(container: &Container, volumes: &HashSet<&str>, path: &FieldPat
         let path = path.index(index);
         if mount.name.is_empty() {
             found.required(&path.field("name"), "");
-        } else if !volumes.contains(mount.name.as_str()) {
+        } else if !surroundings.volumes.contains(mount.name.as_str()) {
             found.not_found(&path.field("name"), &mount.name);
         }
         let point = path.field("mountPath");
@@ -177,9 +181,15 @@ fn volume_mounts(container: &Container, volumes: &HashSet<&str>, path: &FieldPat
         if let Some(propagation) = &mount.mount_propagation {
             let path = path.field("mountPropagation");
             found.one_of(&path, propagation, &["Bidirectional", "HostToContainer", "None"]);
-            if propagation == "Bidirectional" && !is_privileged {
-                let detail = "Bidirectional mount propagation is available only to privileged containers";
-                found.forbidden(&path, detail);
+            if propagation == "Bidirectional" {
+                if !is_privileged {
+                    let detail = "Bidirectional mount propagation is available only to privileged containers";
+                    found.forbidden(&path, detail);
+                }
+                let name = mount.name.as_str();
+                if surroundings.volumes.contains(name) && !surroundings.empty_dirs.contains(name) {
+                    found.add(&path, format_args!("{propagation:?} is {ONLY_EMPTY_DIRS}"));
+                }
             }
         }
         if let Some(recursive) = &mount.recursive_read_only {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use super::super::error::{FieldPath, Problem};
 use super::container;
 use super::found::Found;
-use super::surroundings::Surroundings;
+use super::surroundings::{self, Surroundings};
 
 const NOT_ALLOWED: &str = "cannot be set for an Ephemeral Container";
 
@@ -31,6 +31,7 @@ fn one(spec: &PodSpec, added: &EphemeralContainer, container: &Container, path: 
         .collect();
     let surroundings = Surroundings {
         volumes: &volumes,
+        empty_dirs: surroundings::empty_dirs(spec),
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or_default(),
         os: spec.os.as_ref().map(|os| os.name.as_str()),
         restart_policy: spec.restart_policy.as_deref().unwrap_or_default(),

@@ -129,6 +129,7 @@ fn pod_spec(spec: &PodSpec, pod_name: &str, path: &FieldPath, found: &mut Found)
 fn containers(spec: &PodSpec, volumes: &HashSet<&str>, path: &FieldPath, found: &mut Found) {
     let surroundings = Surroundings {
         volumes,
+        empty_dirs: surroundings::empty_dirs(spec),
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or_default(),
         os: spec.os.as_ref().map(|os| os.name.as_str()),
         restart_policy: spec.restart_policy.as_deref().unwrap_or_default(),

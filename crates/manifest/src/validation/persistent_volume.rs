@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::super::error::{FieldPath, Problem};
 use super::super::names;
 use super::super::quantity::Quantity;
-use super::found::Found;
+use super::found::{Found, Shown};
 use super::{metadata, scheduling, update};
 
 /// `supportedAccessModes`
@@ -225,6 +225,12 @@ pub(super) fn host_path(source: &HostPathVolumeSource, path: &FieldPath, found: 
         return found.required(&path.field("path"), "");
     }
     found.no_backsteps(&path.field("path"), &source.path);
+    if !source.path.starts_with('/') {
+        // Kubernetes accepts it. The kubelet then takes it as relative to its own working directory.
+        let shown = source.path.as_str().shown();
+        let what = format_args!("{shown} is not supported by microkube yet: it is not an absolute path");
+        found.add(&path.field("path"), what);
+    }
     if let Some(own) = &source.type_ {
         found.one_of(&path.field("type"), own, &HOST_PATH_TYPES);
     }

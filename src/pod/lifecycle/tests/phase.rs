@@ -253,3 +253,15 @@ fn an_evicted_pod_does_not_exceed_its_deadline_as_well() {
             .all(|event| !event.starts_with("DeadlineExceeded"))
     );
 }
+
+#[test]
+fn a_pod_past_its_deadline_is_not_evicted_as_well() {
+    let mut world = World::running(json!({"containers": containers(&["web"]), "activeDeadlineSeconds": 60}));
+    assert_eq!(world.go_to(60), ["stop web 0"]);
+    world.reload();
+    world.events();
+    let message = "x".to_owned();
+    assert_eq!(world.step(Event::Evicted { message }), [""; 0]);
+    assert_eq!(world.status().reason.as_deref(), Some("DeadlineExceeded"));
+    assert_eq!(world.events(), [""; 0]);
+}
