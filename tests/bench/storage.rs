@@ -75,7 +75,7 @@ impl Bench {
         );
         let manifest = self.path("pod.json");
         std::fs::write(&manifest, pod).expect("the work directory is writable");
-        times(self.microkube([OsStr::new("run"), OsStr::new("--quiet"), manifest.as_os_str()]))
+        times(self.microkube([OsStr::new("run"), manifest.as_os_str()]))
     }
 
     /// A guest with the same kernel whose disks are the image's layer and an ext4 file system.
@@ -84,6 +84,10 @@ impl Bench {
         let files = self.path("qemu-files");
         std::fs::create_dir_all(&files).expect("the work directory is writable");
         std::fs::copy(self.path("storage.pl"), files.join("storage.pl")).expect("the script is there");
+        let go = format!(
+            "mount -t proc proc /proc\nperl /mnt/storage.pl /mnt {MIB}\necho o > /proc/sysrq-trigger\nsleep 60\n"
+        );
+        std::fs::write(files.join("go"), go).expect("the work directory is writable");
         succeed(
             Command::new("mke2fs")
                 .args(["-q", "-F", "-t", "ext4", "-d"])
@@ -91,12 +95,10 @@ impl Bench {
                 .arg(&disk)
                 .arg("256M"),
         );
-        let init = "mount -t proc proc /proc; mount /dev/vdb /mnt; perl /mnt/storage.pl /mnt 32; echo done; \
-            echo o > /proc/sysrq-trigger; sleep 60";
-        let cmdline = format!(
-            "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check root=/dev/vda rootfstype=erofs ro \
-             init=/bin/sh -- -c \"{init}\""
-        );
+        // The data disk, which is added first, is /dev/vda. QEMU appends the addresses of the devices, so the arguments of
+        // init must not end the line, and the kernel takes words with a dot for parameters of modules.
+        let cmdline = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check root=/dev/vdb rootfstype=erofs \
+            ro init=/bin/sh -c \"mount /dev/vda /mnt; sh /mnt/go\"";
         let drive = |id: &str, file: &Path, options: &str| {
             format!("id={id},file={},format=raw,if=none,{options}", file.display())
         };
@@ -121,7 +123,7 @@ impl Bench {
             .args(["-device", "virtio-blk-device,drive=root"])
             .arg("-kernel")
             .arg(self.tree.join("build/guest/vmlinux"))
-            .args(["-append", &cmdline]);
+            .args(["-append", cmdline]);
         times(command)
     }
 

@@ -91,14 +91,15 @@ git add .
 git commit --quiet --message sources
 git clone --quiet . ../clone
 cd ../clone
-make --silent --jobs=2
+# Times of files are the host's, and its clock may be ahead by some milliseconds, about which make warns.
+make --silent --jobs=2 2> /dev/null
 ./sum
 git status --porcelain
 git fsck --strict --no-progress
 git gc --quiet
 touch f1.c
-make --silent sum
-make --question sum
+make --silent sum 2> /dev/null
+make --question sum 2> /dev/null
 echo built";
 
 #[test]
@@ -134,7 +135,12 @@ fn shares_behave_as_posix_and_the_guests_own_file_system_do() {
         ("posix-claim", claim.volume()),
     ] {
         let (failed, passed) = pjdfstest(name, volume);
-        let differences: Vec<_> = failed.difference(&own_failed).collect();
+        // Shares have no device nodes.
+        let of_devices = |test: &str| test.ends_with("::block") || test.ends_with("::char");
+        let differences: Vec<_> = failed
+            .difference(&own_failed)
+            .filter(|test| !of_devices(test))
+            .collect();
         assert!(
             differences.is_empty(),
             "{name}: {passed} passed, different from ext4: {differences:#?}"
