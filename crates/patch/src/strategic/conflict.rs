@@ -14,7 +14,7 @@ use crate::object::Object;
 use crate::schema::{Field, Schema};
 
 /// The changes from the last applied configuration to the current object, as a patch without the order of lists, if they
-/// conflict with the patch that [`three_way`](super::three_way) has made: if a field in both has different values.
+/// conflict with the patch that [`three_way`](super::three_way()) has made: if a field in both has different values.
 pub fn conflict(
     last_applied: Option<&Value>,
     current: &Value,
