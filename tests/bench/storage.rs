@@ -85,7 +85,7 @@ impl Bench {
         std::fs::create_dir_all(&files).expect("the work directory is writable");
         std::fs::copy(self.path("storage.pl"), files.join("storage.pl")).expect("the script is there");
         let go = format!(
-            "mount -t proc proc /proc\nperl /mnt/storage.pl /mnt {MIB}\necho o > /proc/sysrq-trigger\nsleep 60\n"
+            "export PATH=/usr/bin:/bin\nmount -t proc proc /proc\nperl /mnt/storage.pl /mnt {MIB}\necho o > /proc/sysrq-trigger\nsleep 60\n"
         );
         std::fs::write(files.join("go"), go).expect("the work directory is writable");
         succeed(
@@ -98,7 +98,7 @@ impl Bench {
         // The data disk, which is added first, is /dev/vda. QEMU appends the addresses of the devices, so the arguments of
         // init must not end the line, and the kernel takes words with a dot for parameters of modules.
         let cmdline = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check root=/dev/vdb rootfstype=erofs \
-            ro init=/bin/sh -c \"mount /dev/vda /mnt; sh /mnt/go\"";
+            ro init=/bin/sh -c \"/bin/mount /dev/vda /mnt; /bin/sh /mnt/go\"";
         let drive = |id: &str, file: &Path, options: &str| {
             format!("id={id},file={},format=raw,if=none,{options}", file.display())
         };
