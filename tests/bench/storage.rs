@@ -78,30 +78,26 @@ impl Bench {
         times(self.microkube([OsStr::new("run"), manifest.as_os_str()]))
     }
 
-    /// A guest with the same kernel whose disks are the image's layer and an ext4 file system.
+    /// A guest with the same kernel, whose disk is an ext4 file system with the files of the image.
     fn qemu(&self) -> Times {
         let disk = self.path("qemu.ext4");
         let files = self.path("qemu-files");
-        std::fs::create_dir_all(&files).expect("the work directory is writable");
-        std::fs::copy(self.path("storage.pl"), files.join("storage.pl")).expect("the script is there");
-        let go = format!(
-            "export PATH=/usr/bin:/bin\nmount -t proc proc /proc\nperl /mnt/storage.pl /mnt {MIB}\necho o > /proc/sysrq-trigger\nsleep 60\n"
-        );
-        std::fs::write(files.join("go"), go).expect("the work directory is writable");
-        succeed(
-            Command::new("mke2fs")
-                .args(["-q", "-F", "-t", "ext4", "-d"])
-                .arg(&files)
-                .arg(&disk)
-                .arg("256M"),
-        );
-        // The data disk, which is added first, is /dev/vda. QEMU appends the addresses of the devices, so the arguments of
-        // init must not end the line, and the kernel takes words with a dot for parameters of modules.
-        let cmdline = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check root=/dev/vdb rootfstype=erofs \
-            ro init=/bin/sh -c \"/bin/mount /dev/vda /mnt; /bin/sh /mnt/go\"";
-        let drive = |id: &str, file: &Path, options: &str| {
-            format!("id={id},file={},format=raw,if=none,{options}", file.display())
-        };
+        if !files.exists() {
+            succeed(
+                Command::new("fsck.erofs")
+                    .arg(format!("--extract={}", files.display()))
+                    .arg(self.layer()),
+            );
+            std::fs::copy(self.path("storage.pl"), files.join("storage.pl")).expect("the script is there");
+            // The end of init is a panic of the kernel, and that one a reset, which ends QEMU.
+            let go = format!("export PATH=/usr/bin:/bin\nperl /storage.pl /tmp {MIB}\n");
+            std::fs::write(files.join("go"), go).expect("the work directory is writable");
+        }
+        let mut made = Command::new("mke2fs");
+        made.args(["-q", "-F", "-t", "ext4", "-d"]).arg(&files);
+        succeed(made.arg(&disk).arg("1G"));
+        // QEMU appends the address of the disk, so the argument of init must not end the line.
+        let cmdline = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 tsc=reliable no_timer_check root=/dev/vda rw init=/bin/sh /go";
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args([
@@ -117,10 +113,12 @@ impl Bench {
                 "-serial",
                 "stdio",
             ])
-            .args(["-drive", &drive("data", &disk, "cache=writeback")])
-            .args(["-device", "virtio-blk-device,drive=data"])
-            .args(["-drive", &drive("root", &self.layer(), "readonly=on")])
-            .args(["-device", "virtio-blk-device,drive=root"])
+            .arg("-drive")
+            .arg(format!(
+                "id=disk,file={},format=raw,if=none,cache=writeback",
+                disk.display()
+            ))
+            .args(["-device", "virtio-blk-device,drive=disk"])
             .arg("-kernel")
             .arg(self.tree.join("build/guest/vmlinux"))
             .args(["-append", cmdline]);
