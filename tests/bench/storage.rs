@@ -168,8 +168,10 @@ fn main() {
     if let Err(error) = microkube_vmm::probe::check_kvm(Path::new("/dev/kvm")) {
         panic!("the benchmark needs a KVM that can run guests; use `make bench`: {error}");
     }
-    // The files must not be in /tmp, which may be in memory.
-    let directory = tempfile::tempdir_in("/var/tmp").expect("/var/tmp is writable");
+    // In the emulated host only this directory is on a disk.
+    let base = Path::new("/var/lib/microkube");
+    std::fs::create_dir_all(base).expect("this program runs as root");
+    let directory = tempfile::tempdir_in(base).expect("this program runs as root");
     let bench = Bench {
         work: directory.path().to_owned(),
         tree: PathBuf::from(env!("CARGO_MANIFEST_DIR")),

@@ -7,8 +7,8 @@ use microkube_tests::manifest::{Container, Pod};
 use serde_json::{Value, json};
 
 use crate::detached_pod::Detached;
-use crate::host::{alone, container, host, image, processes, wait_until};
-use crate::recovery::kill;
+use crate::host::{alone, container, host, image, wait_until};
+use crate::recovery::kill_everything;
 
 const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
@@ -174,16 +174,7 @@ fn files_survive_the_death_of_everything_after_fsync() {
     let claim = Claim::new("durable", "ReadWriteOnce", "64Mi");
     let pod = running(&claim, "dying");
     exec(&pod, "echo synced > /data/file; sync /data/file /data");
-    for words in [
-        &["supervise"][..],
-        &["microkube-vmm", "supervised"],
-        &["microkube-file-server"],
-    ] {
-        processes(words).into_iter().for_each(kill);
-    }
-    wait_until("the VM is gone", || {
-        processes(&["microkube-vmm", "supervised"]).is_empty()
-    });
+    kill_everything();
     host().succeed(["recover"]);
     wait_until("the container runs in another VM", || {
         let main = pod.container("main");

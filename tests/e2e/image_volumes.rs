@@ -7,7 +7,7 @@ use crate::cases::Cases;
 use crate::detached_pod::{Detached, status_of};
 use crate::host::{alone, container, host, image, processes, wait_until};
 use crate::layered_image::{append, layout_of};
-use crate::recovery::kill;
+use crate::recovery::{kill, kill_everything};
 
 const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
@@ -201,12 +201,7 @@ fn the_volume_outlives_its_supervisor_and_the_image_is_in_use() {
     assert_eq!(read(), "two\n");
     assert_eq!(pod.container("main")["restartCount"], 0);
 
-    for words in [&["supervise"][..], &["microkube-vmm", "supervised"]] {
-        processes(words).into_iter().for_each(kill);
-    }
-    wait_until("the VM is gone", || {
-        processes(&["microkube-vmm", "supervised"]).is_empty()
-    });
+    kill_everything();
     host().succeed(["recover"]);
     wait_until("the container runs in another VM", || {
         let main = pod.container("main");

@@ -17,6 +17,15 @@ pub fn kill(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
+/// Kills all processes of Pods, and waits until their VMs are gone.
+pub fn kill_everything() {
+    const VM: &[&str] = &["microkube-vmm", "supervised"];
+    for words in [&["supervise"][..], VM, &["microkube-file-server"]] {
+        processes(words).into_iter().for_each(kill);
+    }
+    wait_until("the VMs are gone", || processes(VM).is_empty());
+}
+
 fn kill_only(words: &[&str]) {
     let found = processes(words);
     assert_eq!(found.len(), 1, "{words:?}");

@@ -10,9 +10,9 @@ use microkube_tests::random_life::{Dice, number};
 
 use crate::claims::Claim;
 use crate::detached_pod::Detached;
-use crate::host::{alone, host, image, processes, wait_until};
+use crate::host::{alone, host, image, wait_until};
 use crate::host_paths::Directory;
-use crate::recovery::kill;
+use crate::recovery::kill_everything;
 
 /// `make soak` sets a larger one.
 fn scale() -> u64 {
@@ -45,16 +45,7 @@ fn a_database_on_a_claim_keeps_what_it_committed_through_kills_and_in_the_next_p
         // There is no log while its VM starts.
         let log = || host().output(["logs", "first-database"]).stdout;
         wait_until("it has committed some numbers", || last_committed(&log()) >= 10 * round);
-        for words in [
-            &["supervise"][..],
-            &["microkube-vmm", "supervised"],
-            &["microkube-file-server"],
-        ] {
-            processes(words).into_iter().for_each(kill);
-        }
-        wait_until("the VM is gone", || {
-            processes(&["microkube-vmm", "supervised"]).is_empty()
-        });
+        kill_everything();
         host().succeed(["recover"]);
         wait_until("it runs in another VM", || {
             let main = first.container("main");
