@@ -283,16 +283,32 @@ impl Format {
 fn executed(template: &GoTemplate, object: &Value, allows_missing: bool) -> anyhow::Result<String> {
     template.render(object, allows_missing).or_else(|error| {
         let text = template.text();
-        let data = object.to_string();
-        let data = data.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
         emit(&format!(
             "{}Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t\
-             {text}\n\traw data was:\n\t\t{data}\n\tobject given to template engine was:\n\t\t{}\n\n",
+             {text}\n{}\n\n",
             error.output(),
-            go_text(object)
+            data_for_debugging(object)
         ))?;
         bail!("error executing template {text:?}: {error}")
     })
+}
+
+/// The object of a failed template. Of Secrets nothing is shown, other than by kubectl: this is an error, and errors end
+/// in the logs of CI.
+fn data_for_debugging(object: &Value) -> String {
+    let mut objects = object["items"].as_array().into_iter().flatten().chain([object]);
+    if objects.any(|object| object["kind"] == "Secret") {
+        return "\traw data was:\n\t\t(not shown: it contains a Secret)".to_owned();
+    }
+    let data = object.to_string();
+    let data = data
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026");
+    format!(
+        "\traw data was:\n\t\t{data}\n\tobject given to template engine was:\n\t\t{}",
+        go_text(object)
+    )
 }
 
 fn custom_cell(template: &Template, object: &Value) -> anyhow::Result<String> {
@@ -447,6 +463,17 @@ mod tests {
             "error executing template \"{{.kind.none}}\": template: output:1:7: executing \"output\" at <.kind.none>: \
              can't evaluate field none in type interface {}"
         );
+    }
+
+    #[test]
+    fn the_data_of_a_failed_template_is_shown_except_for_secrets() {
+        let object = |kind: &str| json!({ "kind": kind, "data": { "a": "c2VjcmV0" } });
+        assert!(data_for_debugging(&object("ConfigMap")).contains("c2VjcmV0"));
+        let list = json!({ "kind": "List", "items": [object("ConfigMap"), object("Secret")] });
+        for holding in [object("Secret"), list] {
+            let shown = data_for_debugging(&holding);
+            assert!(!shown.contains("c2VjcmV0"), "{shown}");
+        }
     }
 
     #[test]
