@@ -207,17 +207,24 @@ mod tests {
         assert!(refused(&vec![b' '; MAX_TEXT_BYTES + 1]).0.contains("larger than 4 MiB"));
     }
 
+    /// Where a location is in the text, in bytes.
+    fn offset(text: &str, location: Location) -> usize {
+        let before: usize = lines(text).take(location.line - 1).map(str::len).sum();
+        let column = text[before..].char_indices().nth(location.column - 1);
+        column.map_or(text.len(), |(at, _)| before + at)
+    }
+
     proptest! {
         #[test]
         fn only_blank_parts_of_the_text_are_dropped(text in "(---|a: b|#c|[{}\"1:]| |\n|\r){0,20}") {
-            let documents = split(text.as_bytes()).unwrap();
-            let mut rest = text.as_str();
-            for document in documents {
-                let at = rest.find(document.text).unwrap();
-                rest = &rest[at + document.text.len()..];
-                let before = text.len() - rest.len() - document.text.len();
-                prop_assert_eq!(document.start, advance(Location { line: 1, column: 1 }, &text[..before]));
+            let mut end = 0;
+            for document in split(text.as_bytes()).unwrap() {
+                let start = offset(&text, document.start);
+                prop_assert!(split(text[end..start].as_bytes()).unwrap().is_empty(), "{:?}", &text[end..start]);
+                prop_assert!(text[start..].starts_with(document.text), "{document:?}");
+                end = start + document.text.len();
             }
+            prop_assert!(split(text[end..].as_bytes()).unwrap().is_empty(), "{:?}", &text[end..]);
         }
     }
 }
