@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::NAME;
 use crate::error::ExecuteError;
 use crate::format::write_plain;
-use crate::functions::{self, Parameter, shown_as_plain};
+use crate::functions::{self, InMessages, Parameter};
 use crate::node::{Branch, Call, Command, Node, Operand, Pipe, Term};
 use crate::number::Number;
 use crate::parser::Template;
@@ -17,12 +17,26 @@ impl Template {
     /// The text that the template makes of a value. Missing keys are printed as `<no value>` if they are allowed.
     ///
     /// # Errors
-    /// If the template does not fit the value, or takes too many steps or too much output.
+    /// If the template does not fit the value, or takes too many steps or too much output. Some of Go's messages contain
+    /// parts of the value.
     pub fn render(&self, value: &Value, allows_missing: bool) -> Result<String, ExecuteError> {
+        self.execute(value, allows_missing, InMessages::Shown)
+    }
+
+    /// As [`Template::render`], but without parts of the value in messages: for values that are secret.
+    ///
+    /// # Errors
+    /// As those of [`Template::render`].
+    pub fn render_secret(&self, value: &Value, allows_missing: bool) -> Result<String, ExecuteError> {
+        self.execute(value, allows_missing, InMessages::Hidden)
+    }
+
+    fn execute(&self, value: &Value, allows_missing: bool, values: InMessages) -> Result<String, ExecuteError> {
         let data = Val::Boxed(value).unboxed();
         let mut execution = Execution {
             template: self,
             allows_missing,
+            values,
             state: State::new(&self.text, data.clone()),
         };
         let body = self.bodies.get(NAME).map(Vec::as_slice).unwrap_or_default();
@@ -54,6 +68,7 @@ enum Flow {
 struct Execution<'a> {
     template: &'a Template,
     allows_missing: bool,
+    values: InMessages,
     state: State<'a>,
 }
 
@@ -147,7 +162,7 @@ impl<'a> Execution<'a> {
             }
             Val::Missing | Val::Nil => {}
             other => {
-                let shown = shown_as_plain(other);
+                let shown = self.values.as_plain(other);
                 return Err(self.state.error(format!("range can't iterate over {shown}")));
             }
         }
@@ -421,7 +436,7 @@ impl<'a> Execution<'a> {
             let function = function.unwrap_or_default();
             Err(format!("non-function {function} of type {type_name}"))
         } else {
-            functions::call(name, &arguments, self.state.output.left())
+            functions::call(name, &arguments, self.state.output.left(), self.values)
         };
         match result {
             Ok(value) => {

@@ -58,7 +58,7 @@ pub(crate) fn exists(name: &str) -> bool {
 ///
 /// # Errors
 /// In Go's words.
-pub(crate) fn call<'a>(name: &str, arguments: &[Val<'a>], limit: usize) -> Result<Val<'a>, String> {
+pub(crate) fn call<'a>(name: &str, arguments: &[Val<'a>], limit: usize, values: InMessages) -> Result<Val<'a>, String> {
     let Some((first, rest)) = arguments.split_first() else {
         // Functions without fixed parameters make texts.
         return text(name, arguments, limit);
@@ -72,8 +72,8 @@ pub(crate) fn call<'a>(name: &str, arguments: &[Val<'a>], limit: usize) -> Resul
         "slice" => slice(first, rest)?,
         "call" => return Err("call of nil".to_owned()),
         "exists" => Val::Bool(has(first, rest)),
-        "eq" => Val::Bool(equals_any(first, rest)?),
-        "ne" => Val::Bool(!equals_any(first, rest)?),
+        "eq" => Val::Bool(equals_any(first, rest, values)?),
+        "ne" => Val::Bool(!equals_any(first, rest, values)?),
         "lt" => Val::Bool(order(first, rest)?.is_lt()),
         "ge" => Val::Bool(order(first, rest)?.is_ge()),
         "le" => Val::Bool(order(first, rest)?.is_le()),
@@ -281,19 +281,19 @@ fn incompatible(one: &Val<'_>, other: &Val<'_>) -> String {
     format!("incompatible types for comparison: {one} and {other}")
 }
 
-fn equals_any(first: &Val<'_>, others: &[Val<'_>]) -> Result<bool, String> {
+fn equals_any(first: &Val<'_>, others: &[Val<'_>], values: InMessages) -> Result<bool, String> {
     if others.is_empty() {
         return Err("missing argument for comparison".to_owned());
     }
     for other in others {
-        if equals(first, other)? {
+        if equals(first, other, values)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn equals(one: &Val<'_>, other: &Val<'_>) -> Result<bool, String> {
+fn equals(one: &Val<'_>, other: &Val<'_>, values: InMessages) -> Result<bool, String> {
     if let (Some(one), Some(other)) = (one.as_str(), other.as_str()) {
         return Ok(one == other);
     }
@@ -304,31 +304,47 @@ fn equals(one: &Val<'_>, other: &Val<'_>) -> Result<bool, String> {
         _ if !one.is_some() || !other.is_some() => Ok(one.is_some() == other.is_some()),
         _ if is_comparable_kind(one) || is_comparable_kind(other) => Err(incompatible(one, other)),
         _ if one.type_name() == other.type_name() => {
-            let shown = shown_as_text(other);
+            let shown = values.as_text(other);
             Err(format!("non-comparable type {shown}: {}", other.type_name()))
         }
         _ => {
-            let (one_text, other_text) = (shown_as_text(one), shown_as_plain(other));
+            let (one_text, other_text) = (values.as_text(one), values.as_plain(other));
             let (one, other) = (one.type_name(), other.type_name());
             Err(format!("non-comparable types {one_text}: {one}, {other}: {other_text}"))
         }
     }
 }
 
-/// Enough of a value for a message.
-const SHOWN_BYTES: usize = 4096;
-
-fn shown_as_text(value: &Val<'_>) -> String {
-    let mut out = Output::new(SHOWN_BYTES);
-    Directive::default().write(&mut out, value, 's');
-    out.text
+/// Whether messages may contain values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InMessages {
+    /// As in Go.
+    Shown,
+    Hidden,
 }
 
-/// The value in a message, as Go's `%v`.
-pub(crate) fn shown_as_plain(value: &Val<'_>) -> String {
-    let mut out = Output::new(SHOWN_BYTES);
-    Directive::default().write(&mut out, value, 'v');
-    out.text
+impl InMessages {
+    /// Enough of a value for a message.
+    const SHOWN_BYTES: usize = 4096;
+
+    /// The value in a message, as Go's `%v`.
+    pub(crate) fn as_plain(self, value: &Val<'_>) -> String {
+        self.written(value, 'v')
+    }
+
+    /// The value in a message, as Go's `%s`.
+    fn as_text(self, value: &Val<'_>) -> String {
+        self.written(value, 's')
+    }
+
+    fn written(self, value: &Val<'_>, verb: char) -> String {
+        if self == Self::Hidden {
+            return "(not shown)".to_owned();
+        }
+        let mut out = Output::new(Self::SHOWN_BYTES);
+        Directive::default().write(&mut out, value, verb);
+        out.text
+    }
 }
 
 fn order(one: &Val<'_>, others: &[Val<'_>]) -> Result<Ordering, String> {

@@ -281,7 +281,12 @@ impl Format {
 
 /// What a template makes of an object. If it fails, its output until then and the object are printed, as in kubectl.
 fn executed(template: &GoTemplate, object: &Value, allows_missing: bool) -> anyhow::Result<String> {
-    template.render(object, allows_missing).or_else(|error| {
+    let result = if holds_secret(object) {
+        template.render_secret(object, allows_missing)
+    } else {
+        template.render(object, allows_missing)
+    };
+    result.or_else(|error| {
         let text = template.text();
         emit(&format!(
             "{}Error executing template: {error}. Printing more information for debugging the template:\n\ttemplate was:\n\t\t\
@@ -293,11 +298,16 @@ fn executed(template: &GoTemplate, object: &Value, allows_missing: bool) -> anyh
     })
 }
 
-/// The object of a failed template. Of Secrets nothing is shown, other than by kubectl: this is an error, and errors end
-/// in the logs of CI.
-fn data_for_debugging(object: &Value) -> String {
+/// Whether the object is a Secret or a list with one. Unlike kubectl, errors then contain no values: errors end in the
+/// logs of CI.
+fn holds_secret(object: &Value) -> bool {
     let mut objects = object["items"].as_array().into_iter().flatten().chain([object]);
-    if objects.any(|object| object["kind"] == "Secret") {
+    objects.any(|object| object["kind"] == "Secret")
+}
+
+/// The object of a failed template.
+fn data_for_debugging(object: &Value) -> String {
+    if holds_secret(object) {
         return "\traw data was:\n\t\t(not shown: it contains a Secret)".to_owned();
     }
     let data = object.to_string();
@@ -474,6 +484,9 @@ mod tests {
             let shown = data_for_debugging(&holding);
             assert!(!shown.contains("c2VjcmV0"), "{shown}");
         }
+        let template = GoTemplate::parse("{{range .data.a}}{{end}}").unwrap();
+        let error = executed(&template, &object("Secret"), true).unwrap_err();
+        assert!(!error.to_string().contains("c2VjcmV0"), "{error}");
     }
 
     #[test]

@@ -41,6 +41,42 @@ fn templates_print_and_fail_as_in_kubectl() {
     );
 }
 
+/// The value with the same keys, but one string everywhere.
+fn with_strings(value: &Value, string: &str) -> Value {
+    match value {
+        Value::String(_) => json!(string),
+        Value::Array(list) => list.iter().map(|item| with_strings(item, string)).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, item)| (key.clone(), with_strings(item, string)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn messages_about_secret_values_do_not_contain_them() {
+    let data: Value = serde_json::from_str(KUBECTL).unwrap();
+    let object = with_strings(&data["object"], "S3CR3T");
+    let (mut failed, mut otherwise_shown) = (0, 0);
+    for case in data["cases"].as_array().unwrap() {
+        let Ok(template) = Template::parse(case["template"].as_str().unwrap()) else {
+            continue;
+        };
+        if let Err(error) = template.render_secret(&object, case.get("strict").is_none()) {
+            assert!(!error.to_string().contains("S3CR3T"), "{error}");
+            failed += 1;
+            let shown = template.render(&object, case.get("strict").is_none());
+            otherwise_shown += usize::from(shown.unwrap_err().to_string().contains("S3CR3T"));
+        }
+    }
+    assert!(
+        failed > 50 && otherwise_shown > 0,
+        "{failed} failed, {otherwise_shown} show values"
+    );
+}
+
 #[test]
 fn values_are_shown_as_in_gos_fmt() {
     let value = json!({ "b": [1, 2.5, null, "x"], "a": { "k": true }, "c": 1e21 });
