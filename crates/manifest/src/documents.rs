@@ -220,11 +220,11 @@ mod tests {
             let mut end = 0;
             for document in split(text.as_bytes()).unwrap() {
                 let start = offset(&text, document.start);
-                prop_assert!(split(text[end..start].as_bytes()).unwrap().is_empty(), "{:?}", &text[end..start]);
+                prop_assert!(split(&text.as_bytes()[end..start]).unwrap().is_empty(), "{:?}", &text[end..start]);
                 prop_assert!(text[start..].starts_with(document.text), "{document:?}");
                 end = start + document.text.len();
             }
-            prop_assert!(split(text[end..].as_bytes()).unwrap().is_empty(), "{:?}", &text[end..]);
+            prop_assert!(split(&text.as_bytes()[end..]).unwrap().is_empty(), "{:?}", &text[end..]);
         }
     }
 }
