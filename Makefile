@@ -12,10 +12,11 @@
 #   make fuzz     looks for inputs that break the parsers; FUZZ_SECONDS=60 for each target
 #   make coverage shows which lines are covered by tests that need no virtual machine
 #   make bench    compares the VMM with QEMU's microvm, pulls and volumes with podman
+#   make bench-counted  volumes again, in instructions instead of time (slow)
 #   make clean    removes build/ and target/, but not images and Pods in /var/lib/microkube
 
 .PHONY: all build check lint spelling doc deny requirements kernel programs initramfs test-initramfs machine example-images test-images run \
-	test unit-test structure image-test fuzz e2e power-cut-test package package-test soak coverage bench clean
+	test unit-test structure image-test fuzz e2e power-cut-test package package-test soak coverage bench bench-counted clean
 .DEFAULT_GOAL := build
 .SUFFIXES:
 
@@ -154,6 +155,13 @@ coverage: requirements test-images
 bench: build test-initramfs test-images
 	@$(CARGO) bench --bench pull
 	@tests/on-kvm.sh $(MICROKUBE) bench boot
+	@tests/on-kvm.sh $(MICROKUBE) bench storage
+
+# Volumes in an emulated host whose clock counts instructions: repeatable, but slow. One run, because the next differs by 1 %.
+bench-counted: export PATH := $(CURDIR)/tests/bench/counting-host:$(PATH)
+bench-counted: export MICROKUBE_BENCH_RUNS ?= 1
+bench-counted: export MICROKUBE_BENCH_MIB ?= 8
+bench-counted: build test-images
 	@tests/on-kvm.sh $(MICROKUBE) bench storage
 
 clean:

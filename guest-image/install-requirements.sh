@@ -13,8 +13,8 @@ packages="$packages dpkg-dev"
 packages="$packages qemu-system-x86 busybox-static kmod e2fsprogs"
 # For test images and a test registry.
 packages="$packages umoci skopeo docker-registry mmdebstrap erofs-utils curl nftables apache2-utils"
-# Other tools that build, load and pull images, for tests and benchmarks, and the compiler of the fuzzing engine.
-packages="$packages buildah podman g++"
+# Other tools that build, load and pull images, strace, for tests and benchmarks, and the compiler of the fuzzing engine.
+packages="$packages buildah podman strace g++"
 # For the spell checker (tests/spelling.sh).
 packages="$packages python3-venv"
 

@@ -190,7 +190,7 @@ share() {
     cp "$base/all" "$queue"
     : >"$results"
     : >"$troubles"
-    begun=$(date +%s)
+    share_begun=$(date +%s)
     number=1
     while [ "$number" -le "$hosts" ]; do
         serve "$number" &
@@ -208,7 +208,7 @@ share() {
     ignored=$(grep -c '^ignored ' "$results" || true)
     failed=$(grep -c -e '^FAILED ' -e '^DIED ' "$results" || true)
     echo "$name: $passed passed, $failed failed, $ignored ignored, $(wc -l <"$base/not-run") not run;" \
-        "$(($(date +%s) - begun)) s in $hosts hosts"
+        "$(($(date +%s) - share_begun)) s in $hosts hosts"
     # A process may fail even if all its tests passed.
     [ ! -s "$troubles" ] || echo "$name: exit codes of processes that failed:" $(cat "$troubles")
     [ "$failed" = 0 ] && [ ! -s "$base/not-run" ] && [ ! -s "$troubles" ]

@@ -1,15 +1,17 @@
 //! `make bench`: files on the scratch disk, a claim and a hostPath of a Pod, compared with the host's own file system, a
 //! podman container with a directory of it, and a disk of QEMU's microvm, in one run on one host.
 //!
-//! Each runs `storage.pl` on Debian's perl, which measures itself. Runs alternate.
+//! Each runs `storage.pl` on Debian's perl, which measures itself. Runs alternate. `MICROKUBE_BENCH_RUNS` and
+//! `MICROKUBE_BENCH_MIB` set the number of runs and the size of the large file. Where the clock of the (emulated) host
+//! counts instructions, as with `make bench-counted`, a microsecond is 1,000 instructions of the whole host.
+
+mod requests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const RUNS: usize = 3;
-const MIB: &str = "32";
 const IMAGE: &str = "debian-tools:latest";
 
 /// Microseconds by operation.
@@ -18,6 +20,8 @@ type Times = BTreeMap<String, f64>;
 struct Bench {
     work: PathBuf,
     tree: PathBuf,
+    /// Size of the large file.
+    mib: String,
 }
 
 impl Bench {
@@ -42,7 +46,10 @@ impl Bench {
 
     fn host(&self) -> Times {
         let mut command = Command::new("perl");
-        command.arg(self.path("storage.pl")).arg(self.path("shared")).arg(MIB);
+        command
+            .arg(self.path("storage.pl"))
+            .arg(self.path("shared"))
+            .arg(&self.mib);
         times(command)
     }
 
@@ -54,12 +61,18 @@ impl Bench {
         command.args(["run", "--rm", "--quiet", "--network=none", "--cgroups=disabled"]);
         command.args([volume("shared", "/data"), volume("storage.pl", "/storage.pl")]);
         command.arg(format!("oci:{}:latest", self.layout().display()));
-        command.args(["perl", "/storage.pl", "/data", MIB]);
+        command.args(["perl", "/storage.pl", "/data", &self.mib]);
         times(command)
     }
 
-    /// A Pod with this volume, as JSON.
     fn pod(&self, volume: &str) -> Times {
+        let command = format!(r#""perl", "/storage.pl", "/data", "{}""#, self.mib);
+        let manifest = self.manifest(volume, &command);
+        times(self.microkube([OsStr::new("run"), manifest.as_os_str()]))
+    }
+
+    /// Writes the manifest of a Pod with this volume, which runs this command; both are JSON.
+    fn manifest(&self, volume: &str, command: &str) -> PathBuf {
         let script = format!(
             "{{ \"name\": \"script\", \"hostPath\": {{ \"path\": {:?} }} }}",
             self.path("storage.pl")
@@ -68,14 +81,14 @@ impl Bench {
             "{{ \"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{ \"name\": \"bench\" }}, \"spec\": {{ \
              \"restartPolicy\": \"Never\", \"volumes\": [{{ \"name\": \"data\", {volume} }}, {script}], \
              \"containers\": [{{ \"name\": \"main\", \"image\": \"{IMAGE}\", \"imagePullPolicy\": \"Never\", \
-             \"command\": [\"perl\", \"/storage.pl\", \"/data\", \"{MIB}\"], \
+             \"command\": [{command}], \
              \"resources\": {{ \"limits\": {{ \"memory\": \"256Mi\" }} }}, \"volumeMounts\": [ \
              {{ \"name\": \"data\", \"mountPath\": \"/data\" }}, {{ \"name\": \"script\", \"mountPath\": \"/storage.pl\" }} \
              ] }}] }} }}"
         );
         let manifest = self.path("pod.json");
         std::fs::write(&manifest, pod).expect("the work directory is writable");
-        times(self.microkube([OsStr::new("run"), manifest.as_os_str()]))
+        manifest
     }
 
     /// A guest with the same kernel, whose disk is an ext4 file system with the files of the image.
@@ -90,7 +103,7 @@ impl Bench {
             );
             std::fs::copy(self.path("storage.pl"), files.join("storage.pl")).expect("the script is there");
             // The end of init is a panic of the kernel, and that one a reset, which ends QEMU.
-            let go = format!("export PATH=/usr/bin:/bin\nperl /storage.pl /tmp {MIB}\n");
+            let go = format!("export PATH=/usr/bin:/bin\nperl /storage.pl /tmp {}\n", self.mib);
             std::fs::write(files.join("go"), go).expect("the work directory is writable");
         }
         let mut made = Command::new("mke2fs");
@@ -175,7 +188,9 @@ fn main() {
     let bench = Bench {
         work: directory.path().to_owned(),
         tree: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        mib: setting("MICROKUBE_BENCH_MIB", 32).to_string(),
     };
+    let rounds = setting("MICROKUBE_BENCH_RUNS", 3);
     std::fs::create_dir(bench.path("shared")).expect("the work directory is writable");
     std::fs::write(bench.path("storage.pl"), include_str!("storage.pl")).expect("the work directory is writable");
     std::fs::write(
@@ -208,13 +223,14 @@ fn main() {
         ("QEMU microvm", &|| bench.qemu()),
     ];
     let mut results: Vec<Vec<Times>> = places.iter().map(|_| Vec::new()).collect();
-    for _ in 0..RUNS {
+    for _ in 0..rounds {
         for ((_, measure), runs) in places.iter().zip(&mut results) {
             runs.push(measure());
         }
     }
     succeed(&mut bench.microkube(["delete", "pvc", "bench"]));
-    println!("{MIB} MiB in a file, 300 small files; medians of {RUNS} runs, alternating, in milliseconds");
+    let mib = &bench.mib;
+    println!("{mib} MiB in a file, 300 small files; medians of {rounds} runs, alternating, in milliseconds");
     print!("{:<18}", "");
     places.iter().for_each(|(place, _)| print!(" {place:>13}"));
     println!();
@@ -225,5 +241,16 @@ fn main() {
             print!(" {:>13.1}", median(values));
         }
         println!();
+    }
+    requests::print(&bench);
+}
+
+/// A number from the environment.
+fn setting(name: &str, default: usize) -> usize {
+    let value = std::env::var(name).unwrap_or_default();
+    if value.is_empty() {
+        default
+    } else {
+        value.parse().expect("the settings of the benchmark are numbers")
     }
 }
