@@ -2,8 +2,9 @@
 //! podman container with a directory of it, and a disk of QEMU's microvm, in one run on one host.
 //!
 //! Each runs `storage.pl` on Debian's perl, which measures itself. Runs alternate. `MICROKUBE_BENCH_RUNS` and
-//! `MICROKUBE_BENCH_MIB` set the number of runs and the size of the large file. Where the clock of the (emulated) host
-//! counts instructions, as with `make bench-counted`, a microsecond is 1,000 instructions of the whole host.
+//! `MICROKUBE_BENCH_MIB` set the number of runs and the size of the large file, `MICROKUBE_BENCH_PLACES` chooses among
+//! the places. Where the clock of the (emulated) host counts instructions, as with `make bench-counted`, a microsecond is
+//! 1,000 instructions of the whole host.
 
 mod requests;
 
@@ -222,6 +223,9 @@ fn main() {
         ("scratch", &|| bench.pod("\"emptyDir\": {}")),
         ("QEMU microvm", &|| bench.qemu()),
     ];
+    let chosen = std::env::var("MICROKUBE_BENCH_PLACES").unwrap_or_default();
+    let mut places = places.to_vec();
+    places.retain(|(name, _)| chosen.is_empty() || chosen.split(',').any(|chosen| chosen == *name));
     let mut results: Vec<Vec<Times>> = places.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for ((_, measure), runs) in places.iter().zip(&mut results) {
