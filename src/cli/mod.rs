@@ -60,6 +60,7 @@ mod save_config;
 mod selector;
 mod stream;
 mod supervise;
+mod swap;
 mod table;
 mod targets;
 mod top;
@@ -135,6 +136,7 @@ enum Verb {
 /// Runs this process's command line.
 pub fn main() -> ExitCode {
     cores::forbid();
+    swap::forbid();
     panic_report::install();
     // Load the configuration before parsing the command line, because completion in the shell also has settings.
     let config = if machine::is_part_of_emulated_host(std::env::args_os().skip(1)) {

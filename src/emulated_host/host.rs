@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -360,7 +361,10 @@ fn make_disk(path: &Path) -> Result<()> {
         path: path.to_owned(),
         reason,
     };
-    let file = std::fs::File::create(&unfinished).map_err(|e| fail(e.to_string()))?;
+    let mut options = std::fs::OpenOptions::new();
+    // Objects are on it, Secrets among them.
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(&unfinished).map_err(|e| fail(e.to_string()))?;
     file.set_len(DISK_BYTES).map_err(|e| fail(e.to_string()))?;
     let output = child::command("mke2fs")
         .args([

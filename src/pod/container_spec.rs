@@ -42,7 +42,14 @@ impl PlanFailure {
             ProcessError::NoCommand => "CreateContainerError",
             _ => "CreateContainerConfigError",
         };
-        let error = anyhow::Error::from(error).context(format!("container {container:?}"));
+        let names_container = matches!(
+            error,
+            ProcessError::RunAsRoot(_) | ProcessError::ImageRunsAsRoot(_) | ProcessError::NonNumericUser { .. }
+        );
+        let mut error = anyhow::Error::from(error);
+        if !names_container {
+            error = error.context(format!("container {container:?}"));
+        }
         Self {
             reason: reason.to_owned(),
             message: format!("{error:#}"),
@@ -184,7 +191,7 @@ mod tests {
             failure.message.starts_with("container \"main\": no command specified"),
             "{failure:?}"
         );
-        let failure = PlanFailure::new("main", ProcessError::RunAsRoot);
+        let failure = PlanFailure::new("main", ProcessError::ArgumentsTooLarge);
         assert_eq!(failure.reason, "CreateContainerConfigError");
     }
 

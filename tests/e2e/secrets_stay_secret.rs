@@ -115,6 +115,28 @@ fn processes_that_show_it() -> Vec<String> {
         .collect()
 }
 
+/// The writable mappings of a process that the kernel may write to swap space, proc_pid_smaps(5). It cannot lock those of
+/// devices.
+fn swappable_mappings(pid: i32) -> Vec<String> {
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut mapping = "";
+    let mut swappable = Vec::new();
+    for line in smaps.lines() {
+        let Some(flags) = line.strip_prefix("VmFlags:") else {
+            if line.split(' ').nth(1).is_some_and(|permissions| permissions.len() == 4) {
+                mapping = line;
+            }
+            continue;
+        };
+        let has = |flag| flags.split_whitespace().any(|found| found == flag);
+        if has("wr") && !["lo", "io", "pf", "de", "mm"].into_iter().any(has) {
+            swappable.push(mapping.to_owned());
+        }
+    }
+    assert!(!mapping.is_empty(), "{smaps}");
+    swappable
+}
+
 #[track_caller]
 fn assert_nothing_shown(what: &str, finished: &Finished) {
     let text = format!("{}{}", finished.stdout, finished.stderr);
@@ -189,6 +211,13 @@ fn values_of_secrets_are_nowhere_but_in_containers_and_in_the_store() {
                     .is_some_and(|message| message.contains("INVALID"))
         })
     });
+    for words in [&["supervise"][..], &["microkube-vmm", "supervised"]] {
+        let pids = processes(words);
+        assert!(!pids.is_empty(), "{words:?}");
+        for pid in pids {
+            assert_eq!(swappable_mappings(pid), Vec::<String>::new(), "{words:?}");
+        }
+    }
     host().succeed([
         "exec",
         "secretive",

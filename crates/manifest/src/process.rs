@@ -79,17 +79,45 @@ pub enum ProcessError {
     #[error("command and args are longer than {MAX_ARGUMENTS_BYTES} bytes together")]
     ArgumentsTooLarge,
     /// The manifest forbids root, and also sets it as user.
-    #[error("container's runAsUser breaks non-root policy")]
-    RunAsRoot,
+    #[error("container's runAsUser breaks non-root policy {0}")]
+    RunAsRoot(Place),
     /// The manifest forbids root, which is the image's user.
-    #[error("container has runAsNonRoot and image will run as root")]
-    ImageRunsAsRoot,
+    #[error("container has runAsNonRoot and image will run as root {0}")]
+    ImageRunsAsRoot(Place),
     /// The manifest forbids root, and the image specifies a user by name.
-    #[error("container has runAsNonRoot and image has non-numeric user ({0}), cannot verify user is non-root")]
-    NonNumericUser(String),
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root {place}"
+    )]
+    NonNumericUser {
+        /// The user.
+        user: String,
+        place: Place,
+    },
     /// The container's or the image's stop signal is invalid.
     #[error("invalid stop signal \"{0}\"")]
     StopSignal(String),
+}
+
+/// The Pod and the container in the kubelet's messages about users (`verifyRunAsNonRoot` in
+/// `pkg/kubelet/kuberuntime/security_context.go`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place(String);
+
+impl Place {
+    fn of(pod: &Pod, container: &Container) -> Self {
+        let [name, namespace, uid] = [&pod.metadata.name, &pod.metadata.namespace, &pod.metadata.uid]
+            .map(|part| part.as_deref().unwrap_or_default());
+        Self(format!(
+            "(pod: \"{name}_{namespace}({uid})\", container: {})",
+            container.name
+        ))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Maximum length of a command line: Linux starts no program with a longer one (`bprm_stack_limits` in `fs/exec.c`).
@@ -218,15 +246,19 @@ fn user(pod: &Pod, container: &Container, image_user: &str) -> Result<String, Pr
         .and_then(|context| context.run_as_non_root)
         .or_else(|| of_pod.and_then(|context| context.run_as_non_root));
     let image_user_part = image_user.split(':').next().unwrap_or_default();
+    let place = || Place::of(pod, container);
     if non_root == Some(true) {
         match (uid, image_user_part) {
-            (Some(0), _) => return Err(ProcessError::RunAsRoot),
+            (Some(0), _) => return Err(ProcessError::RunAsRoot(place())),
             (Some(_), _) => {}
-            (None, "") => return Err(ProcessError::ImageRunsAsRoot),
+            (None, "") => return Err(ProcessError::ImageRunsAsRoot(place())),
             (None, name) => match name.parse::<u32>() {
-                Ok(0) => return Err(ProcessError::ImageRunsAsRoot),
+                Ok(0) => return Err(ProcessError::ImageRunsAsRoot(place())),
                 Ok(_) => {}
-                Err(_) => return Err(ProcessError::NonNumericUser(name.to_owned())),
+                Err(_) => {
+                    let user = name.to_owned();
+                    return Err(ProcessError::NonNumericUser { user, place: place() });
+                }
             },
         }
     }
@@ -317,7 +349,7 @@ mod tests {
 
     fn process(container: Value, image: &ImageProcess) -> Result<ContainerProcess, ProcessError> {
         let pod: Pod = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"containers": [container], "securityContext": {"supplementalGroups": [7]}}
         }))
         .unwrap();
@@ -434,21 +466,22 @@ mod tests {
         assert_eq!(user(json!({"runAsGroup": 6}), "a:b").unwrap(), "a:6");
         assert_eq!(user(json!({"runAsGroup": 6}), "").unwrap(), "0:6");
         assert_eq!(user(json!({"runAsNonRoot": true}), "101:101").unwrap(), "101:101");
+        let refused = |context: Value, image_user: &str| user(context, image_user).unwrap_err().to_string();
+        let non_root = || json!({"runAsNonRoot": true});
         assert_eq!(
-            user(json!({"runAsNonRoot": true, "runAsUser": 0}), "").unwrap_err(),
-            ProcessError::RunAsRoot
+            refused(json!({"runAsNonRoot": true, "runAsUser": 0}), ""),
+            "container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)"
         );
+        for root in ["", "0"] {
+            assert_eq!(
+                refused(non_root(), root),
+                "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"
+            );
+        }
         assert_eq!(
-            user(json!({"runAsNonRoot": true}), "").unwrap_err(),
-            ProcessError::ImageRunsAsRoot
-        );
-        assert_eq!(
-            user(json!({"runAsNonRoot": true}), "0").unwrap_err(),
-            ProcessError::ImageRunsAsRoot
-        );
-        assert_eq!(
-            user(json!({"runAsNonRoot": true}), "www").unwrap_err(),
-            ProcessError::NonNumericUser("www".into())
+            refused(non_root(), "www"),
+            "container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root (pod: \"p_n(u)\", \
+             container: c)"
         );
     }
 

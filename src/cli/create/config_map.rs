@@ -39,7 +39,7 @@ pub(super) fn run(args: &ConfigMapArgs) -> Result<ExitCode, Failure> {
     generated::create(
         config_map.into(),
         &args.generated,
-        Some("failed to create configmap"),
+        Some("failed to create configmap:"),
         stdin,
     )
 }

@@ -108,7 +108,7 @@ pub(super) fn create(
 /// Words an error as kubectl does.
 fn worded(error: ObjectError, failed: Option<&str>) -> anyhow::Error {
     match (failed, error.reason()) {
-        (Some(failed), Some(_)) => anyhow!("{failed}: {error}"),
+        (Some(failed), Some(_)) => anyhow!("{failed} {error}"),
         _ => as_kubectl_error(error, None),
     }
 }

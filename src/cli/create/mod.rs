@@ -73,7 +73,7 @@ pub(super) fn run(args: CreateArgs) -> Result<ExitCode, Failure> {
         Some(Generator::Secret(args)) => secret::run(args),
         Some(Generator::Serviceaccount(args)) => {
             let account = generated::service_account(&args.name);
-            generated::create(account, &args.generated, Some("failed to create serviceaccount"), None)
+            generated::create(account, &args.generated, Some("failed to create serviceaccount:"), None)
         }
         Some(Generator::Namespace(args)) => {
             let namespace = generated::namespace(&args.name);

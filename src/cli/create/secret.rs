@@ -106,6 +106,7 @@ pub(super) fn run(args: SecretArgs) -> Result<ExitCode, Failure> {
         append_hash(&mut secret);
     }
     let stdin = sources.consumed_stdin.as_deref();
+    // Without a colon, as in kubectl.
     generated::create(secret.into(), &common.generated, Some("failed to create secret"), stdin)
 }
 

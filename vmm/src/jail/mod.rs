@@ -33,12 +33,33 @@ pub fn enter(config: &JailConfig, outlives_supervisor: bool, largest_file: u64) 
     )?;
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS, "limit the number of descriptors")?;
     limit_file_size(largest_file)?;
+    keep_out_of_swap()?;
     namespaces::leave_file_system_and_network()?;
     drop_privileges(config)?;
     if outlives_supervisor {
         return Ok(());
     }
     die_with(parent)
+}
+
+/// Locks all pages that this process has and will get, once it or the guest uses them: they may contain Secrets. A host
+/// without swap space may forbid it, as containers do by default.
+fn keep_out_of_swap() -> Result<(), JailError> {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // For mappings that are made without privileges.
+    // SAFETY: reads an rlimit.
+    let mut result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+    if result == 0 {
+        // SAFETY: mlockall(2) takes flags only.
+        result = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    }
+    let checked = check(result, "lock memory, so that it is not written to swap space");
+    // The first line is a heading.
+    let has_swap = std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().nth(1).is_some());
+    if has_swap { checked } else { Ok(()) }
 }
 
 /// Makes the kernel kill this process when its parent ends. A change of user clears this setting if the parent
