@@ -6,14 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Reads some bytes without blocking; returns their number, 0 at the end, and the descriptor. If more than one is
 /// attached, all are closed.
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    // SAFETY: both macros only calculate.
-    let (length, space) = unsafe {
-        let descriptor = libc::c_uint::try_from(size_of::<RawFd>()).unwrap_or_default();
-        (libc::CMSG_LEN(descriptor), libc::CMSG_SPACE(descriptor))
-    };
-    // As much as there is room for, and aligned as a header of the kernel.
+    let descriptor = libc::c_uint::try_from(size_of::<RawFd>()).unwrap_or_default();
+    // SAFETY: the macro only calculates.
+    let length = unsafe { libc::CMSG_LEN(descriptor) };
+    // Aligned as the kernel's header, and longer than it with one descriptor.
     let mut control = [0u64; 4];
-    debug_assert!(usize::try_from(space).is_ok_and(|space| space <= size_of_val(&control)));
     let mut iovec = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
         iov_len: bytes.len(),

@@ -213,7 +213,7 @@ impl Fs {
 
     /// The number of files that the device has.
     pub fn open_files(&mut self) -> usize {
-        self.backend.files().map_or(0, |files| files.len())
+        self.backend.files().map_or(0, |files| files.count())
     }
 
     pub fn forget(&mut self, unique: u64) -> Asked {

@@ -63,31 +63,13 @@ pub enum FileRequest {
 impl RequestHeader {
     #[must_use]
     pub fn parse(bytes: [u8; REQUEST_HEADER_BYTES]) -> Self {
-        let [
-            l0,
-            l1,
-            l2,
-            l3,
-            o0,
-            o1,
-            o2,
-            o3,
-            u0,
-            u1,
-            u2,
-            u3,
-            u4,
-            u5,
-            u6,
-            u7,
-            rest @ ..,
-        ] = bytes;
+        let [l0, l1, l2, l3, o0, o1, o2, o3, u0, u1, u2, u3, u4, u5, u6, u7, ..] = bytes;
         Self {
             bytes,
             length: length(u32::from_le_bytes([l0, l1, l2, l3])),
             opcode: u32::from_le_bytes([o0, o1, o2, o3]),
             unique: u64::from_le_bytes([u0, u1, u2, u3, u4, u5, u6, u7]),
-            node: rest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+            node: field(&bytes, 16).map_or(0, u64::from_le_bytes),
         }
     }
 
@@ -105,44 +87,23 @@ impl RequestHeader {
     /// What the request means for files, given [`Self::known_bytes`] of its body.
     #[must_use]
     pub fn file_request(&self, body: &[u8]) -> FileRequest {
-        match (self.opcode, body) {
-            (
-                READ,
-                [
-                    h0,
-                    h1,
-                    h2,
-                    h3,
-                    h4,
-                    h5,
-                    h6,
-                    h7,
-                    o0,
-                    o1,
-                    o2,
-                    o3,
-                    o4,
-                    o5,
-                    o6,
-                    o7,
-                    s0,
-                    s1,
-                    s2,
-                    s3,
-                    ..,
-                ],
-            ) => FileRequest::Read(Read {
-                node: self.node,
-                handle: u64::from_le_bytes([*h0, *h1, *h2, *h3, *h4, *h5, *h6, *h7]),
-                offset: u64::from_le_bytes([*o0, *o1, *o2, *o3, *o4, *o5, *o6, *o7]),
-                size: length(u32::from_le_bytes([*s0, *s1, *s2, *s3])),
-            }),
-            (RELEASE, body) => body.first_chunk().map_or(FileRequest::Other, |handle| {
-                FileRequest::Release(u64::from_le_bytes(*handle))
-            }),
-            (INIT | DESTROY, _) => FileRequest::ReleaseAll,
-            _ => FileRequest::Other,
-        }
+        let known = match self.opcode {
+            READ => self.read(body).map(FileRequest::Read),
+            RELEASE => field(body, 0).map(u64::from_le_bytes).map(FileRequest::Release),
+            INIT | DESTROY => Some(FileRequest::ReleaseAll),
+            _ => None,
+        };
+        known.unwrap_or(FileRequest::Other)
+    }
+
+    /// The fields of `struct fuse_read_in`.
+    fn read(&self, body: &[u8]) -> Option<Read> {
+        Some(Read {
+            node: self.node,
+            handle: u64::from_le_bytes(field(body, 0)?),
+            offset: u64::from_le_bytes(field(body, 8)?),
+            size: length(u32::from_le_bytes(field(body, 16)?)),
+        })
     }
 
     /// Whether the header states the length of its message, which has `rest` bytes after the header.
@@ -221,6 +182,11 @@ impl ReplyHeader {
         let [u0, u1, u2, u3, u4, u5, u6, u7] = self.unique.to_le_bytes();
         [l0, l1, l2, l3, e0, e1, e2, e3, u0, u1, u2, u3, u4, u5, u6, u7]
     }
+}
+
+/// The bytes of a field that begins at an offset.
+fn field<const BYTES: usize>(bytes: &[u8], offset: usize) -> Option<[u8; BYTES]> {
+    bytes.get(offset..)?.first_chunk().copied()
 }
 
 /// A length as a number of bytes in memory.

@@ -101,7 +101,7 @@ impl OpenFiles {
     }
 
     #[cfg(any(test, fuzzing))]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.files.len()
     }
 }

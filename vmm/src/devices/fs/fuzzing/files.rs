@@ -134,7 +134,7 @@ impl Attack {
         });
         let submitted = self.fs.backend.submitted();
         let returned = self.run(true);
-        assert!(self.fs.backend.files().is_none_or(|files| files.len() <= MAX_FILES));
+        assert!(self.fs.backend.files().is_none_or(|files| files.count() <= MAX_FILES));
         let returned = returned.iter().find(|returned| returned.chain == before);
         let Some(returned) = returned.filter(|_| is_alone && self.rings_are_intact && self.running) else {
             return;
