@@ -91,6 +91,17 @@ impl Role {
         }
     }
 
+    /// The commands of fcntl(2) allowed. None of them locks a file: the file server counts the guest's locks, and passes
+    /// open files to this process.
+    fn fcntl_commands(self) -> &'static [libc::c_int] {
+        match self {
+            Self::Vsock => &[libc::F_GETFD, libc::F_GETFL, libc::F_SETFL],
+            // In builds with debug assertions, the standard library checks a descriptor before it closes it.
+            Self::Fs => &[libc::F_GETFD],
+            _ => &[],
+        }
+    }
+
     /// The ioctls allowed.
     fn ioctls(self) -> &'static [u64] {
         const KVM_RUN: u64 = 0xae80;
@@ -166,12 +177,12 @@ fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
             SeccompCondition::new(2, Dword, SeccompCmpOp::Eq, u64::from(name.cast_unsigned()))?,
         ])?;
         rules.insert(libc::SYS_setsockopt, vec![size_of_buffer]);
-        // Not locks: the file server counts those of the guest, and passes open files to this process.
-        let flags = [libc::F_GETFL, libc::F_SETFL].map(|command| u64::from(command.cast_unsigned()));
-        let flags = flags
-            .into_iter()
-            .map(|command| condition(1, Dword, SeccompCmpOp::Eq, command));
-        rules.insert(libc::SYS_fcntl, flags.collect::<Result<_, _>>()?);
+    }
+    let commands = role.fcntl_commands().iter();
+    let commands = commands.map(|command| condition(1, Dword, SeccompCmpOp::Eq, u64::from(command.cast_unsigned())));
+    let commands: Vec<SeccompRule> = commands.collect::<Result<_, _>>()?;
+    if !commands.is_empty() {
+        rules.insert(libc::SYS_fcntl, commands);
     }
     let ioctls = role
         .ioctls()
