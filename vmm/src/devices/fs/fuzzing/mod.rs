@@ -4,6 +4,7 @@
 mod chains;
 mod files;
 mod input;
+mod reads;
 mod rules;
 
 use std::io::Write;
