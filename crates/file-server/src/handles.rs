@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::io::Errno;
@@ -13,8 +14,11 @@ use crate::share::Share;
 #[derive(Debug)]
 pub struct OpenFile {
     pub inode: Arc<Inode>,
-    pub descriptor: OwnedFd,
+    /// Shared with a reply that passes it.
+    pub descriptor: Arc<OwnedFd>,
     pub is_writable: bool,
+    /// Whether the VMM got the descriptor.
+    pub is_passed: AtomicBool,
 }
 
 /// An open directory of a share.

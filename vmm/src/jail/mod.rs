@@ -14,7 +14,8 @@ pub mod seccomp;
 pub use error::JailError;
 use error::check;
 
-/// Maximum number of descriptors of a VMM: 1024 connections, another one in transit for each, and its files.
+/// Maximum number of descriptors of a VMM: 1024 connections, another one in transit for each, the 1024 segments of its
+/// disk, the files that the file server passes ([`crate::devices::fs::open_files::MAX_FILES`]), and the others that it has.
 const MAX_DESCRIPTORS: libc::rlim_t = 4096;
 
 /// Confines the process, except for its system calls. The process dies with its supervisor unless

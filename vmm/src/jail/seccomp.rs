@@ -75,17 +75,30 @@ impl Role {
                 libc::SYS_recvmsg,
                 libc::SYS_accept4,
                 libc::SYS_shutdown,
-                libc::SYS_fcntl,
             ],
-            // Files belong to the file server; this thread has only the socket to it.
+            // Files belong to the file server; this thread has the socket to it, and reads files that the server passes.
             Self::Fs => &[
                 libc::SYS_epoll_wait,
                 libc::SYS_epoll_pwait,
                 libc::SYS_readv,
                 libc::SYS_sendmsg,
+                libc::SYS_recvmsg,
+                libc::SYS_preadv2,
+                libc::SYS_statx,
             ],
             Self::Rng => &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_getrandom],
             Self::Console => &[],
+        }
+    }
+
+    /// The commands of fcntl(2) allowed. None of them locks a file: the file server counts the guest's locks, and passes
+    /// open files to this process.
+    fn fcntl_commands(self) -> &'static [libc::c_int] {
+        match self {
+            Self::Vsock => &[libc::F_GETFD, libc::F_GETFL, libc::F_SETFL],
+            // In builds with debug assertions, the standard library checks a descriptor before it closes it.
+            Self::Fs => &[libc::F_GETFD],
+            _ => &[],
         }
     }
 
@@ -165,6 +178,12 @@ fn build(role: Role) -> Result<BpfProgram, seccompiler::BackendError> {
         ])?;
         rules.insert(libc::SYS_setsockopt, vec![size_of_buffer]);
     }
+    let commands = role.fcntl_commands().iter();
+    let commands = commands.map(|command| condition(1, Dword, SeccompCmpOp::Eq, u64::from(command.cast_unsigned())));
+    let commands: Vec<SeccompRule> = commands.collect::<Result<_, _>>()?;
+    if !commands.is_empty() {
+        rules.insert(libc::SYS_fcntl, commands);
+    }
     let ioctls = role
         .ioctls()
         .iter()
@@ -225,6 +244,8 @@ impl ThreadFilter {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::os::fd::FromRawFd;
+
     use super::*;
 
     pub(crate) const ROLES: [Role; 8] = [
@@ -338,7 +359,23 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_file_system_device_uses_its_socket_and_gets_no_other() {
+    fn no_thread_may_lock_a_file_and_sockets_get_their_flags() {
+        fn command(command: libc::c_int) {
+            // SAFETY: fails with EBADF.
+            unsafe { libc::fcntl(-1, command, 0) };
+        }
+        for role in ROLES {
+            for act in [|| command(libc::F_SETLK), || command(libc::F_OFD_SETLK)] {
+                assert_eq!(signal_of(role, nothing, act), libc::SIGSYS, "{role:?}");
+            }
+        }
+        for act in [|| command(libc::F_GETFL), || command(libc::F_SETFL)] {
+            assert_eq!(signal_of(Role::Vsock, nothing, act), 0);
+        }
+    }
+
+    #[test]
+    fn the_file_system_device_uses_its_socket_and_the_files_that_it_gets_and_opens_none() {
         fn exchange() {
             let mut bytes = [0u8; 1];
             let iovec = libc::iovec {
@@ -350,11 +387,28 @@ pub(crate) mod tests {
                 libc::sendmsg(-1, &std::mem::zeroed(), 0);
                 libc::readv(-1, &raw const iovec, 1);
                 libc::read(-1, (&raw mut bytes).cast(), 1);
+                libc::recvmsg(-1, &mut std::mem::zeroed(), 0);
+                libc::preadv2(-1, &raw const iovec, 1, 0, libc::RWF_NOWAIT);
+                libc::syscall(libc::SYS_statx, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, 0);
             }
+            // SAFETY: in the child, nothing else uses standard input.
+            drop(unsafe { std::fs::File::from_raw_fd(0) });
         }
-        fn receive_descriptor() {
+        fn write_file() {
+            let iovec = libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            };
             // SAFETY: as above.
-            unsafe { libc::recvmsg(-1, &mut std::mem::zeroed(), 0) };
+            unsafe { libc::pwritev(-1, &raw const iovec, 1, 0) };
+        }
+        fn change_length() {
+            // SAFETY: as above.
+            unsafe { libc::ftruncate(-1, 0) };
+        }
+        fn accept_connection() {
+            // SAFETY: as above.
+            unsafe { libc::accept4(-1, std::ptr::null_mut(), std::ptr::null_mut(), 0) };
         }
         fn make_pair() {
             let mut pair = [0; 2];
@@ -362,8 +416,9 @@ pub(crate) mod tests {
             unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()) };
         }
         assert_eq!(signal_of(Role::Fs, nothing, exchange), 0);
-        assert_eq!(signal_of(Role::Fs, nothing, receive_descriptor), libc::SIGSYS);
-        assert_eq!(signal_of(Role::Fs, nothing, make_pair), libc::SIGSYS);
+        for act in [make_pair as fn(), write_file, change_length, accept_connection] {
+            assert_eq!(signal_of(Role::Fs, nothing, act), libc::SIGSYS);
+        }
     }
 
     #[test]

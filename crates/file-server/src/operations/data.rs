@@ -1,6 +1,8 @@
 //! READ, WRITE, LSEEK, FALLOCATE, COPY_FILE_RANGE and FSYNC.
 
 use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync};
 use rustix::io::{Errno, ReadWriteFlags, pread, pwritev2};
@@ -20,6 +22,10 @@ const ALLOCATE_FLAGS: FallocateFlags = FallocateFlags::KEEP_SIZE
 /// Maximum number of bytes that one COPY_FILE_RANGE copies, so that it does not occupy a thread for long. The caller
 /// continues after it.
 const MAX_COPY_BYTES: u64 = 256 << 20;
+
+/// The VMM gets the descriptor of a file with the first READ of this many bytes. Passing one costs more than a small
+/// READ, and the VMM keeps few.
+const PASSED_AFTER_BYTES: usize = 64 << 10;
 
 /// Checks that a range of a file ends at an offset that the kernel supports.
 fn check_range(offset: u64, length: u64) -> Result<(), Errno> {
@@ -44,6 +50,10 @@ pub fn read(file_system: &FileSystem, node: u64, request: Read, reply: &mut Repl
             Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         }
+    }
+    // The read has shown that the file is open for reading.
+    if done >= PASSED_AFTER_BYTES && !file.is_passed.swap(true, Ordering::Relaxed) {
+        reply.attach(Arc::clone(&file.descriptor));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub fn get(file_system: &FileSystem, node: u64, request: LockRequest, reply: &mu
     // The file's own descriptor has no locks, so that all locks conflict with it.
     let descriptor = owner
         .as_ref()
-        .map_or(&file.descriptor, |owner| owner.file().descriptor());
+        .map_or(file.descriptor.as_ref(), |owner| owner.file().descriptor());
     match description::conflicting(descriptor, request.lock_type, request.range)? {
         Some((lock_type, range)) => write_lock(reply, range, lock_type),
         None => write_lock(reply, request.range, LockType::Unlock),

@@ -1,6 +1,7 @@
 //! OPEN, FLUSH, RELEASE, OPENDIR and RELEASEDIR.
 
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -78,8 +79,9 @@ pub fn add_file(
 ) -> Result<(), Errno> {
     let file = OpenFile {
         inode,
-        descriptor,
+        descriptor: Arc::new(descriptor),
         is_writable: is_writable(OFlags::from_bits_retain(flags)),
+        is_passed: AtomicBool::new(false),
     };
     let number = file_system.handles.add(Handle::File(Arc::new(file)))?;
     write_open(reply, number, if keep_cache { KEEP_CACHE } else { 0 });

@@ -1,5 +1,8 @@
 //! Builds a reply in place: the header's room, then the body.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use super::MAX_MESSAGE_BYTES;
 use super::header::REPLY_HEADER_BYTES;
 
@@ -9,12 +12,18 @@ pub struct Reply {
     buffer: Vec<u8>,
     /// Length of header and body in the buffer.
     length: usize,
+    /// Sent with the first bytes.
+    descriptor: Option<Arc<OwnedFd>>,
 }
 
 impl Reply {
     /// Starts a reply in a buffer whose content is not needed any more.
     pub fn new(buffer: Vec<u8>) -> Self {
-        let mut reply = Self { buffer, length: 0 };
+        let mut reply = Self {
+            buffer,
+            length: 0,
+            descriptor: None,
+        };
         reply.zeros(REPLY_HEADER_BYTES);
         reply
     }
@@ -55,13 +64,23 @@ impl Reply {
         self.bytes(&value.to_le_bytes());
     }
 
+    /// Passes a descriptor with a successful reply.
+    pub fn attach(&mut self, descriptor: Arc<OwnedFd>) {
+        self.descriptor = Some(descriptor);
+    }
+
+    pub fn take_descriptor(&mut self) -> Option<Arc<OwnedFd>> {
+        self.descriptor.take()
+    }
+
     pub fn body_bytes(&self) -> usize {
         self.length - REPLY_HEADER_BYTES
     }
 
-    /// Removes the body.
+    /// Removes the body and what is attached.
     pub fn clear(&mut self) {
         self.length = REPLY_HEADER_BYTES;
+        self.descriptor = None;
     }
 
     /// Completes a reply to the request `unique`. An error has no body.

@@ -2,12 +2,15 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{PipeReader, Read, Write};
+use std::io::{IoSliceMut, PipeReader, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::descriptor_paths::DescriptorPaths;
 use crate::file_system::{FileSystem, Limits};
@@ -215,15 +218,37 @@ impl Guest {
 
     /// Receives the next reply: its request's number and the answer.
     pub fn receive(&mut self) -> (u64, Answer) {
+        let (unique, answer, _) = self.receive_with_descriptor();
+        (unique, answer)
+    }
+
+    /// Receives the next reply and what is attached to it.
+    pub fn receive_with_descriptor(&mut self) -> (u64, Answer, Option<File>) {
         let mut header = [0; 16];
-        self.socket.read_exact(&mut header).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut header)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let mut descriptors = control.drain().flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        });
+        let descriptor = descriptors.next().map(File::from);
+        assert!(descriptors.next().is_none());
+        drop(descriptors);
+        let received = received.unwrap().bytes;
+        self.socket.read_exact(&mut header[received..]).unwrap();
         let mut fields = Fields::new(&header);
         let length = usize::try_from(fields.u32().unwrap()).unwrap();
         let error = fields.u32().unwrap().cast_signed();
         let unique = fields.u64().unwrap();
         let mut body = vec![0; length - 16];
         self.socket.read_exact(&mut body).unwrap();
-        (unique, if error == 0 { Ok(body) } else { Err(-error) })
+        (unique, if error == 0 { Ok(body) } else { Err(-error) }, descriptor)
     }
 
     /// Sends a request and waits for its reply.
@@ -285,6 +310,15 @@ impl Guest {
     pub fn read(&mut self, node: u64, handle: u64, offset: u64, size: u32) -> Answer {
         let body = Vec::new().u64(handle).u64(offset).u32(size).raw(&[0; 20]);
         self.call(opcode::READ, node, &body)
+    }
+
+    /// A READ whose reply may have a descriptor attached.
+    pub fn read_with_descriptor(&mut self, node: u64, handle: u64, offset: u64, size: u32) -> (Answer, Option<File>) {
+        let body = Vec::new().u64(handle).u64(offset).u32(size).raw(&[0; 20]);
+        let unique = self.send(opcode::READ, node, &body);
+        let (answered, answer, descriptor) = self.receive_with_descriptor();
+        assert_eq!(answered, unique);
+        (answer, descriptor)
     }
 
     /// Writes with the flags of the open file; returns the number of bytes.

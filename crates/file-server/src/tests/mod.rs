@@ -10,4 +10,5 @@ mod limits;
 mod lock_files;
 mod mapped_users;
 mod names;
+mod passed_files;
 mod session;

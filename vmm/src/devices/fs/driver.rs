@@ -1,11 +1,13 @@
 //! A simulated driver and a simulated file server for tests and the fuzzer: real queues in guest memory, a real socket.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::super::virtio::driver::{Driver, FREE, WRITE};
 use super::super::virtio::worker::{Active, Backend, Poll};
@@ -18,6 +20,9 @@ pub const REQUESTS: usize = 1;
 /// Opcodes: any with a reply, and one without.
 pub const GETATTR: u32 = 3;
 pub const FORGET: u32 = 2;
+/// Opcodes that concern open files.
+pub const READ: u32 = 15;
+pub const RELEASE: u32 = 18;
 const MEMORY_BYTES: usize = 64 << 20;
 /// The server's end of the socket.
 pub struct Server {
@@ -67,6 +72,31 @@ pub fn request_header(length: usize, opcode: u32, unique: u64) -> [u8; REQUEST_H
     bytes[4..8].copy_from_slice(&opcode.to_le_bytes());
     bytes[8..16].copy_from_slice(&unique.to_le_bytes());
     bytes
+}
+
+/// The header and body of a READ of the inode `node`.
+pub fn read_request(
+    node: u64,
+    handle: u64,
+    offset: u64,
+    size: u32,
+    unique: u64,
+) -> ([u8; REQUEST_HEADER_BYTES], [u8; 40]) {
+    let mut header = request_header(REQUEST_HEADER_BYTES + 40, READ, unique);
+    header[16..24].copy_from_slice(&node.to_le_bytes());
+    let mut body = [0; 40];
+    body[..8].copy_from_slice(&handle.to_le_bytes());
+    body[8..16].copy_from_slice(&offset.to_le_bytes());
+    body[16..20].copy_from_slice(&size.to_le_bytes());
+    (header, body)
+}
+
+/// A file in memory.
+pub fn memory_file(content: &[u8]) -> File {
+    // SAFETY: the name ends with a zero; the descriptor that the kernel returns is ours.
+    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"file".as_ptr(), libc::MFD_CLOEXEC)) };
+    (&file).write_all(content).unwrap();
+    file
 }
 
 /// A reply as a server writes it.
@@ -158,6 +188,32 @@ impl Fs {
     pub fn ask(&mut self, unique: u64, data: &[u8], room: usize) -> Asked {
         let header = request_header(REQUEST_HEADER_BYTES + data.len(), GETATTR, unique);
         self.ask_split(REQUESTS, &header, &[data], &[REPLY_HEADER_BYTES, room])
+    }
+
+    /// Offers a READ with room for as many bytes as it asks for.
+    pub fn ask_read(&mut self, node: u64, handle: u64, offset: u64, size: u32) -> Asked {
+        let (header, body) = read_request(node, handle, offset, size, 1);
+        let room = usize::try_from(size).unwrap();
+        self.ask_split(REQUESTS, &header, &[&body], &[REPLY_HEADER_BYTES, room])
+    }
+
+    /// Offers a request with this opcode and body.
+    pub fn ask_for(&mut self, opcode: u32, body: &[u8]) -> Asked {
+        let header = request_header(REQUEST_HEADER_BYTES + body.len(), opcode, 1);
+        self.ask_split(REQUESTS, &header, &[body], &[REPLY_HEADER_BYTES])
+    }
+
+    /// The server writes bytes with descriptors attached, and the device receives them.
+    pub fn reply_with(&mut self, bytes: &[u8], files: &[&File]) {
+        let descriptors: Vec<_> = files.iter().map(|file| file.as_raw_fd()).collect();
+        let sent = self.server.stream.send_with_fds(&[bytes], &descriptors).unwrap();
+        self.socket_ready();
+        self.reply(&bytes[sent..]);
+    }
+
+    /// The number of files that the device has.
+    pub fn open_files(&mut self) -> usize {
+        self.backend.files().map_or(0, |files| files.count())
     }
 
     pub fn forget(&mut self, unique: u64) -> Asked {

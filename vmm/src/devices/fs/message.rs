@@ -1,6 +1,7 @@
 //! The headers of FUSE messages (`include/uapi/linux/fuse.h`), and which of them are valid.
 //!
-//! The device does not look behind them: what a request means is up to the file server.
+//! What a request means is up to the file server. The device looks behind the header only of those that concern the
+//! files which it can read itself ([`super::open_files`]).
 
 /// Length of `struct fuse_in_header`, with which every request begins.
 pub const REQUEST_HEADER_BYTES: usize = 40;
@@ -13,6 +14,16 @@ pub const MAX_MESSAGE_BYTES: usize = (1 << 20) + 4096;
 const FORGET: u32 = 2;
 /// The same for several inodes.
 const BATCH_FORGET: u32 = 42;
+const READ: u32 = 15;
+const RELEASE: u32 = 18;
+/// The guest begins and ends to use the shares; the server then closes all files.
+const INIT: u32 = 26;
+const DESTROY: u32 = 38;
+
+/// Length of `struct fuse_read_in`.
+const READ_BYTES: usize = 40;
+/// Length of the handle, with which `struct fuse_release_in` begins.
+const HANDLE_BYTES: usize = 8;
 
 /// Error numbers in a reply are above this one, negated (`fuse_dev_do_write` in `fs/fuse/dev.c`).
 const LAST_ERROR: i32 = -512;
@@ -25,6 +36,28 @@ pub struct RequestHeader {
     opcode: u32,
     /// The guest's name for the request.
     pub unique: u64,
+    /// The inode that the request is about.
+    node: u64,
+}
+
+/// A READ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    pub node: u64,
+    pub handle: u64,
+    pub offset: u64,
+    pub size: usize,
+}
+
+/// What a request means for the files that the device can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRequest {
+    Read(Read),
+    /// The guest closes the file with this handle.
+    Release(u64),
+    /// No handle is valid any more.
+    ReleaseAll,
+    Other,
 }
 
 impl RequestHeader {
@@ -36,7 +69,41 @@ impl RequestHeader {
             length: length(u32::from_le_bytes([l0, l1, l2, l3])),
             opcode: u32::from_le_bytes([o0, o1, o2, o3]),
             unique: u64::from_le_bytes([u0, u1, u2, u3, u4, u5, u6, u7]),
+            node: field(&bytes, 16).map_or(0, u64::from_le_bytes),
         }
+    }
+
+    /// How many bytes of the body the device must know, for [`Self::file_request`].
+    #[must_use]
+    pub fn known_bytes(&self) -> usize {
+        let body = self.length.saturating_sub(REQUEST_HEADER_BYTES);
+        match self.opcode {
+            READ if body == READ_BYTES => READ_BYTES,
+            RELEASE if body >= HANDLE_BYTES => HANDLE_BYTES,
+            _ => 0,
+        }
+    }
+
+    /// What the request means for files, given [`Self::known_bytes`] of its body.
+    #[must_use]
+    pub fn file_request(&self, body: &[u8]) -> FileRequest {
+        let known = match self.opcode {
+            READ => self.read(body).map(FileRequest::Read),
+            RELEASE => field(body, 0).map(u64::from_le_bytes).map(FileRequest::Release),
+            INIT | DESTROY => Some(FileRequest::ReleaseAll),
+            _ => None,
+        };
+        known.unwrap_or(FileRequest::Other)
+    }
+
+    /// The fields of `struct fuse_read_in`.
+    fn read(&self, body: &[u8]) -> Option<Read> {
+        Some(Read {
+            node: self.node,
+            handle: u64::from_le_bytes(field(body, 0)?),
+            offset: u64::from_le_bytes(field(body, 8)?),
+            size: length(u32::from_le_bytes(field(body, 16)?)),
+        })
     }
 
     /// Whether the header states the length of its message, which has `rest` bytes after the header.
@@ -117,6 +184,11 @@ impl ReplyHeader {
     }
 }
 
+/// The bytes of a field that begins at an offset.
+fn field<const BYTES: usize>(bytes: &[u8], offset: usize) -> Option<[u8; BYTES]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
 /// A length as a number of bytes in memory.
 fn length(value: u32) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
@@ -144,6 +216,45 @@ mod tests {
         assert_eq!(
             header.renamed(0x0102_0304_0506_0708),
             request_header(48, 15, 0x0102_0304_0506_0708)
+        );
+    }
+
+    #[test]
+    fn the_device_knows_the_beginning_of_requests_that_concern_open_files() {
+        let mut bytes = request_header(80, 15, 7);
+        bytes[16..24].copy_from_slice(&9u64.to_le_bytes());
+        let header = RequestHeader::parse(bytes);
+        let mut body = [0; 40];
+        body[0] = 3;
+        body[9] = 1;
+        body[18] = 2;
+        let read = Read {
+            node: 9,
+            handle: 3,
+            offset: 0x100,
+            size: 0x2_0000,
+        };
+        assert_eq!(
+            (header.known_bytes(), header.file_request(&body)),
+            (40, FileRequest::Read(read))
+        );
+        let header = |length, opcode| RequestHeader::parse(request_header(length, opcode, 7));
+        for length in [40, 79, 81] {
+            assert_eq!(header(length, 15).known_bytes(), 0, "not a valid READ");
+        }
+        assert_eq!(header(79, 15).file_request(b""), FileRequest::Other);
+        assert_eq!((header(47, 18).known_bytes(), header(48, 18).known_bytes()), (0, 8));
+        assert_eq!(
+            header(64, 18).file_request(&5u64.to_le_bytes()),
+            FileRequest::Release(5)
+        );
+        assert_eq!(header(47, 18).file_request(b""), FileRequest::Other);
+        for opcode in [26, 38] {
+            assert_eq!(header(40, opcode).file_request(b""), FileRequest::ReleaseAll);
+        }
+        assert_eq!(
+            (header(80, 16).known_bytes(), header(80, 16).file_request(b"")),
+            (0, FileRequest::Other)
         );
     }
 

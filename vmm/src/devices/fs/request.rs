@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::virtio::GuestError;
 use super::super::virtio::held::HeldRequest;
 use super::super::virtio::queue::VirtQueue;
-use super::message::{REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
+use super::message::{FileRequest, REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES, ReplyHeader, RequestHeader};
 use crate::memory::GuestMemory;
 
 /// A request whose header was read.
@@ -16,6 +16,10 @@ pub struct Request {
     /// Index of its queue.
     queue: usize,
     pub header: RequestHeader,
+    /// The beginning of the body, as far as the device must know it: a private copy that the guest cannot change.
+    known: Vec<u8>,
+    /// What the request means for the files that the device can read.
+    pub file_request: FileRequest,
     /// Whether the chain has the bytes that the header states, and room for the header of a reply.
     valid: bool,
     chain: Box<HeldRequest>,
@@ -36,10 +40,15 @@ impl Request {
         let whole = chain.read(&mut bytes) == REQUEST_HEADER_BYTES;
         let header = RequestHeader::parse(bytes);
         let answerable = !header.expects_reply() || chain.header_room() == REPLY_HEADER_BYTES;
+        let valid = whole && answerable && header.fits(chain.readable_bytes());
+        let mut known = vec![0; if valid { header.known_bytes() } else { 0 }];
+        chain.read(&mut known);
         let request = Self {
             queue: index,
             header,
-            valid: whole && answerable && header.fits(chain.readable_bytes()),
+            file_request: header.file_request(&known),
+            known,
+            valid,
             chain: Box::new(chain),
         };
         Ok(Some((request, descriptors)))
@@ -51,18 +60,24 @@ impl Request {
         self.valid
     }
 
-    /// Bytes after the header that are not sent yet.
+    /// The beginning of the message to the server: the header with another name, and the known bytes of the body.
+    #[must_use]
+    pub fn beginning(&self, unique: u64) -> Vec<u8> {
+        [&self.header.renamed(unique)[..], &self.known].concat()
+    }
+
+    /// Bytes after the beginning that are not sent yet.
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {
         self.chain.readable_bytes()
     }
 
-    /// Sends `prefix` and the bytes after the header; returns how many bytes the socket accepted.
+    /// Sends `prefix` and the bytes after the beginning; returns how many bytes the socket accepted.
     pub fn send_after(&mut self, prefix: &[u8], socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.chain.send_after(prefix, socket)
     }
 
-    /// Copies the bytes after the header that are not sent yet, of which a valid request has a limited number.
+    /// Copies the bytes after the beginning that are not sent yet, of which a valid request has a limited number.
     #[must_use]
     pub fn copy_unsent(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; self.chain.readable_bytes()];
@@ -82,6 +97,23 @@ impl Request {
         self.chain.fill_body(socket)
     }
 
+    /// Room for the body of a reply.
+    #[must_use]
+    pub fn body_room(&self) -> usize {
+        self.chain.body_room()
+    }
+
+    /// Fills at most `length` bytes of the body from a file; returns their number. It consumes nothing.
+    pub fn read_body_at(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: libc::off_t,
+        length: usize,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        self.chain.read_body_at(file, offset, length, flags)
+    }
+
     /// Bytes of the body that are still to be received.
     #[must_use]
     pub fn missing_bytes(&self) -> usize {
@@ -91,6 +123,16 @@ impl Request {
     /// The server has processed the request, and answered with `reply` unless no reply was due.
     pub fn finish(self, reply: Option<ReplyHeader>) -> Finished {
         Finished { request: self, reply }
+    }
+
+    /// The request succeeds with the first `body` bytes of [`Self::read_body_at`].
+    pub fn succeed(self, body: usize) -> Finished {
+        let reply = ReplyHeader {
+            length: REPLY_HEADER_BYTES.saturating_add(body),
+            error: 0,
+            unique: self.header.unique,
+        };
+        self.finish(Some(reply))
     }
 
     /// The request ends with an error number, if the guest expects a reply and has left room for it.

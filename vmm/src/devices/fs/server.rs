@@ -13,8 +13,10 @@ use std::os::unix::net::UnixStream;
 use vmm_sys_util::epoll::EventSet;
 
 use super::super::virtio::chain::Buffers;
+use super::attachment;
 use super::device::QUEUE_SIZE;
-use super::message::{REPLY_HEADER_BYTES, REQUEST_HEADER_BYTES, ReplyHeader};
+use super::message::{FileRequest, REPLY_HEADER_BYTES, ReplyHeader};
+use super::open_files::OpenFiles;
 use super::request::{Finished, Request};
 use crate::report::report;
 
@@ -31,8 +33,8 @@ enum Sending {
     Guest {
         request: Request,
         tag: u64,
-        header: [u8; REQUEST_HEADER_BYTES],
-        /// Bytes of the header that are sent.
+        beginning: Vec<u8>,
+        /// Bytes of the beginning that are sent.
         sent: usize,
     },
     /// The rest of a request whose driver has gone: the server has its beginning, and can find the next request only
@@ -52,6 +54,8 @@ enum Receiving {
     Header {
         bytes: [u8; REPLY_HEADER_BYTES],
         filled: usize,
+        /// What was attached to these bytes.
+        descriptor: Option<OwnedFd>,
     },
     Body {
         request: Request,
@@ -64,6 +68,7 @@ enum Receiving {
 const NEXT_REPLY: Receiving = Receiving::Header {
     bytes: [0; REPLY_HEADER_BYTES],
     filled: 0,
+    descriptor: None,
 };
 
 /// What one system call did.
@@ -87,6 +92,8 @@ pub struct Server {
     receiving: Receiving,
     /// The requests that the server has, by tag; `None` if the request's driver has gone.
     waiting: BTreeMap<u64, Option<Request>>,
+    /// Files that the server has passed.
+    files: OpenFiles,
     last_tag: u64,
     /// Whether a wrong reply has been reported. Later ones are not, because they would be the same.
     error_reported: bool,
@@ -108,6 +115,7 @@ impl Server {
             sending: None,
             receiving: NEXT_REPLY,
             waiting: BTreeMap::new(),
+            files: OpenFiles::default(),
             last_tag: 0,
             error_reported: false,
         })
@@ -156,16 +164,55 @@ impl Server {
         self.waiting.len()
     }
 
-    /// Passes on a valid request, for which there must be room; [`Self::send`] sends it.
-    pub fn submit(&mut self, request: Request) {
+    /// The number of requests that were passed on.
+    #[cfg(any(test, fuzzing))]
+    pub fn submitted(&self) -> u64 {
+        self.last_tag
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub fn files(&mut self) -> &mut OpenFiles {
+        &mut self.files
+    }
+
+    /// Serves a valid request, for which there must be room, from a file, or passes it on: then [`Self::send`] sends it.
+    pub fn submit(&mut self, request: Request) -> Progress {
+        match request.file_request {
+            FileRequest::Read(read) => {
+                if let Some(bytes) = self.files.read(read, &request) {
+                    let finished = Some(request.succeed(bytes));
+                    return Progress { bytes, finished };
+                }
+            }
+            // Before the server gets the request, after which it may use the handle for another file.
+            FileRequest::Release(handle) => self.close(Some(handle)),
+            FileRequest::ReleaseAll => self.close(None),
+            FileRequest::Other => {}
+        }
         // A server that processes a million requests a second gets the last of these tags after 292,000 years.
         self.last_tag = (self.last_tag + 1) & (u64::MAX >> 1);
         self.sending = Some(Sending::Guest {
-            header: request.header.renamed(self.last_tag),
+            beginning: request.beginning(self.last_tag),
             request,
             tag: self.last_tag,
             sent: 0,
         });
+        Progress::default()
+    }
+
+    /// Closes the file with a handle, or all of them. A reply that is on its way opens it no more.
+    fn close(&mut self, handle: Option<u64>) {
+        match handle {
+            Some(handle) => self.files.remove(handle),
+            None => self.files.clear(),
+        }
+        for request in self.waiting.values_mut().flatten() {
+            if let FileRequest::Read(read) = request.file_request
+                && handle.is_none_or(|handle| read.handle == handle)
+            {
+                request.file_request = FileRequest::Other;
+            }
+        }
     }
 
     /// Sends as much of a request as the socket accepts. An error means that the server is lost.
@@ -174,12 +221,15 @@ impl Server {
         let (result, left) = match &mut self.sending {
             None => return Ok(Progress::default()),
             Some(Sending::Guest {
-                request, header, sent, ..
+                request,
+                beginning,
+                sent,
+                ..
             }) => {
-                let prefix = header.get(*sent..).unwrap_or_default();
+                let prefix = beginning.get(*sent..).unwrap_or_default();
                 let (before, result) = (prefix.len(), request.send_after(prefix, socket));
                 *sent += result.as_ref().map_or(0, |count| before.min(*count));
-                (result, REQUEST_HEADER_BYTES - *sent + request.unsent_bytes())
+                (result, beginning.len() - *sent + request.unsent_bytes())
             }
             Some(Sending::Orphan { rest, sent, .. }) => {
                 let bytes = rest.get(*sent..).unwrap_or_default();
@@ -213,10 +263,18 @@ impl Server {
     /// Receives a part of a reply. An error means that the server is lost.
     pub fn receive(&mut self) -> io::Result<Progress> {
         let result = match &mut self.receiving {
-            Receiving::Header { bytes, filled } => {
-                let result = (&self.socket).read(bytes.get_mut(*filled..).unwrap_or_default());
-                *filled += result.as_ref().unwrap_or(&0);
-                result
+            Receiving::Header {
+                bytes,
+                filled,
+                descriptor,
+            } => {
+                let rest = bytes.get_mut(*filled..).unwrap_or_default();
+                attachment::receive(self.socket.as_fd(), rest).map(|(count, attached)| {
+                    *filled += count;
+                    // Parts of a header come from a server that breaks rules; each may have a descriptor.
+                    *descriptor = descriptor.take().or(attached);
+                    count
+                })
             }
             Receiving::Body { request, .. } => request.receive_body(self.socket.as_fd()),
             Receiving::Skip(left) => skip(&self.socket, left),
@@ -233,8 +291,12 @@ impl Server {
     /// Goes on to the next part of the reply, or to the next reply, if the current part is complete.
     fn received(&mut self) -> io::Result<Option<Finished>> {
         match std::mem::replace(&mut self.receiving, NEXT_REPLY) {
-            Receiving::Header { bytes, filled } if filled == REPLY_HEADER_BYTES => {
-                return self.begin(ReplyHeader::parse(bytes));
+            Receiving::Header {
+                bytes,
+                filled,
+                descriptor,
+            } if filled == REPLY_HEADER_BYTES => {
+                return self.begin(ReplyHeader::parse(bytes), descriptor);
             }
             Receiving::Body { request, reply } if request.missing_bytes() == 0 => {
                 return Ok(Some(request.finish(Some(reply))));
@@ -245,8 +307,8 @@ impl Server {
         Ok(None)
     }
 
-    /// Finds the request that a reply is for.
-    fn begin(&mut self, reply: ReplyHeader) -> io::Result<Option<Finished>> {
+    /// Finds the request that a reply is for. A descriptor is closed unless it is for a READ that has succeeded.
+    fn begin(&mut self, reply: ReplyHeader, descriptor: Option<OwnedFd>) -> io::Result<Option<Finished>> {
         let Some(body) = reply.body() else {
             let message = format!("it sent a reply of {} bytes", reply.length);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -254,6 +316,9 @@ impl Server {
         let request = match self.waiting.remove(&reply.unique) {
             Some(Some(mut request)) => {
                 if request.expect_body(body) && reply.has_valid_error() {
+                    if let Some(descriptor) = descriptor {
+                        self.keep(descriptor, request.file_request, reply);
+                    }
                     if body == 0 {
                         return Ok(Some(request.finish(Some(reply))));
                     }
@@ -275,6 +340,14 @@ impl Server {
         Ok(request.map(|request| request.fail(libc::EIO)))
     }
 
+    /// Keeps a descriptor for further READs.
+    fn keep(&mut self, descriptor: OwnedFd, file_request: FileRequest, reply: ReplyHeader) {
+        match file_request {
+            FileRequest::Read(read) if reply.error == 0 => self.files.insert(read, File::from(descriptor)),
+            _ => self.report_wrong_reply("has a descriptor, but not of a file that the guest reads"),
+        }
+    }
+
     fn report_wrong_reply(&mut self, what: &str) {
         if !self.error_reported {
             self.error_reported = true;
@@ -286,6 +359,7 @@ impl Server {
 
     /// The driver has gone. Its memory is not used any more, its requests get no answer.
     pub fn forget_driver(&mut self) {
+        self.files.clear();
         self.waiting.values_mut().for_each(|request| *request = None);
         if let Receiving::Body { request, .. } = &self.receiving {
             self.receiving = Receiving::Skip(request.missing_bytes());
@@ -296,10 +370,10 @@ impl Server {
             Some(Sending::Guest {
                 mut request,
                 tag,
-                header,
+                beginning,
                 sent,
             }) => {
-                let mut rest = header.get(sent..).unwrap_or_default().to_vec();
+                let mut rest = beginning.get(sent..).unwrap_or_default().to_vec();
                 rest.extend(request.copy_unsent());
                 let tag = request.header.expects_reply().then_some(tag);
                 Some(Sending::Orphan { tag, rest, sent: 0 })

@@ -1,5 +1,5 @@
 //! Takes requests from the queues for the file server, and returns them with its replies. Data goes directly from and
-//! to guest memory.
+//! to guest memory. Some READs are served here, from descriptors that the server has passed.
 
 use std::fmt;
 use std::io;
@@ -55,6 +55,18 @@ impl FsBackend {
         self.server.as_ref().map(Server::in_flight)
     }
 
+    /// How many requests the server has been given; `None` if it is lost.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn submitted(&self) -> Option<u64> {
+        self.server.as_ref().map(Server::submitted)
+    }
+
+    /// The files that the server has passed.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn files(&mut self) -> Option<&mut super::open_files::OpenFiles> {
+        self.server.as_mut().map(Server::files)
+    }
+
     /// Receives replies while there are any.
     fn receive(&mut self, active: &mut Active, poll: &Poll) -> Result<(), GuestError> {
         let mut turn = Turn::new(poll);
@@ -105,7 +117,13 @@ impl FsBackend {
             match &mut self.server {
                 _ if !request.is_valid() => request.fail(libc::EIO).give_back(&mut active.queues)?,
                 None => request.fail(libc::ENOTCONN).give_back(&mut active.queues)?,
-                Some(server) => server.submit(request),
+                Some(server) => {
+                    let progress = server.submit(request);
+                    turn.spend(0, progress.bytes);
+                    if let Some(finished) = progress.finished {
+                        finished.give_back(&mut active.queues)?;
+                    }
+                }
             }
         }
     }

@@ -246,10 +246,22 @@ impl<'m> Buffers<'m> {
         result(unsafe { libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) })
     }
 
+    /// `preadv2`: as [`Self::fill_from_file_at`], with flags (`RWF_*`).
+    pub fn fill_from_file_with(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: libc::off_t,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        let iovecs = self.as_iovecs();
+        // SAFETY: as above.
+        result(unsafe { libc::preadv2(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset, flags) })
+    }
+
     /// `pwritev`: writes to the file at `offset` without consuming; returns the number of bytes.
     pub fn drain_to_file_at(&self, file: BorrowedFd<'_>, offset: libc::off_t) -> io::Result<usize> {
         let iovecs = self.as_iovecs();
-        // SAFETY: as above, for reading.
+        // SAFETY: as for `fill_from_file_at`, for reading.
         result(unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) })
     }
 

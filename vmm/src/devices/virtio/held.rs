@@ -180,6 +180,22 @@ impl HeldRequest {
         Ok(filled)
     }
 
+    /// Fills at most `length` bytes of the body from a file at `offset` without consuming; returns their number.
+    pub fn read_body_at(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: libc::off_t,
+        length: usize,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        if self.body.remaining() <= length {
+            return self.body.fill_from_file_with(file, offset, flags);
+        }
+        let mut part = self.body.clone();
+        part.truncate(length);
+        part.fill_from_file_with(file, offset, flags)
+    }
+
     /// Returns the request to the driver with this header, after which `body_bytes` were filled.
     pub fn answer(mut self, queue: &mut VirtQueue, header: &[u8], body_bytes: usize) -> Result<(), GuestError> {
         let written = self.header.write(header);

@@ -67,7 +67,7 @@ impl Attack {
         (address, length, flags)
     }
 
-    fn offer(&mut self, queue: usize, descriptors: &[Descriptor]) {
+    pub(super) fn offer(&mut self, queue: usize, descriptors: &[Descriptor]) {
         self.offer_chain(queue, descriptors, descriptors);
     }
 

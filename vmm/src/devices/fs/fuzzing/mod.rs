@@ -2,7 +2,9 @@
 //! server that do anything, and what must hold for the device between them.
 
 mod chains;
+mod files;
 mod input;
+mod reads;
 mod rules;
 
 use std::io::Write;
@@ -10,6 +12,7 @@ use std::net::Shutdown;
 
 use vm_memory::{Bytes, GuestAddress};
 
+use self::files::Files;
 use self::input::Input;
 use super::super::virtio::driver::FREE;
 use super::device::{QUEUE_COUNT, QUEUE_SIZE};
@@ -18,8 +21,14 @@ use super::message::REPLY_HEADER_BYTES;
 
 /// Indirect tables, and the last request, are in front of the buffers, so no reply overwrites them.
 const BUFFERS: u64 = FREE + 0x8000;
-/// A buffer's address and length have 16 bits each; a request's header may be in front of it.
-const MEMORY_BYTES: usize = 0x3_8100;
+/// A buffer's address and length have 16 bits each; a request's header may be in front of it. Requests for files, and
+/// their replies, follow.
+const FILE_REQUEST: u64 = 0x3_8100;
+const FILE_REPLY: u64 = FILE_REQUEST + 0x80;
+const MAX_FILE_READ: usize = 0x4000;
+const MEMORY_BYTES: usize = 0x3_c200;
+/// The data of the server's replies.
+const OTHER_DATA: u8 = 0xee;
 const MAX_STEPS: usize = 300;
 /// Maximum number of descriptors and KiB that the device is given, so that a run does not take long.
 const MAX_WORK: usize = 20_000;
@@ -81,12 +90,16 @@ struct Attack {
     tags: Vec<u64>,
     /// What the server has still to write.
     outgoing: Vec<u8>,
+    files: Files,
 }
 
 impl Attack {
     fn new() -> Self {
+        let mut fs = Fs::with_memory(MEMORY_BYTES);
+        // Its files are in memory.
+        fs.backend.files().unwrap().wait();
         Self {
-            fs: Fs::with_memory(MEMORY_BYTES),
+            fs,
             running: true,
             rings_are_intact: true,
             chains: Vec::new(),
@@ -96,6 +109,7 @@ impl Attack {
             work_left: MAX_WORK,
             tags: Vec::new(),
             outgoing: Vec::new(),
+            files: Files::new(),
         }
     }
 
@@ -136,7 +150,10 @@ impl Attack {
                 0 => self.shut_down(Shutdown::Both),
                 1 => self.shut_down(Shutdown::Write),
                 2 => self.shut_down(Shutdown::Read),
-                _ => {}
+                3..=7 => self.read_file(input),
+                8..=11 => self.pass_file(input),
+                12 => self.truncate_file(input),
+                _ => self.release_file(input),
             },
         }
         match kind >> 6 {
@@ -174,16 +191,18 @@ impl Attack {
             255 => i32::MIN,
             _ => 128 - i32::from(error),
         };
-        self.send(&reply(tag, error, &vec![0xee; length]));
+        self.send(&reply(tag, error, &vec![OTHER_DATA; length]));
     }
 
     /// The server reads all that has arrived; `false` if nothing has.
     fn read_requests(&mut self) -> bool {
         let has_arrived = self.fs.server.read();
-        while let Some((header, _)) = self.fs.server.request() {
+        while let Some((header, body)) = self.fs.server.request() {
             let last = self.tags.last().copied().unwrap_or(0);
             assert!(header.unique > last, "a tag is used again, or requests are mixed");
             self.tags.push(header.unique);
+            let known = body.get(..header.known_bytes()).unwrap_or_default();
+            self.files.note(header.unique, header.file_request(known));
         }
         has_arrived
     }
