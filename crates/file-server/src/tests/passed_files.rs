@@ -29,7 +29,7 @@ fn the_first_large_read_of_each_open_file_passes_its_descriptor() {
         let mut bytes = [0; 100];
         descriptor.read_exact_at(&mut bytes, 1000).unwrap();
         assert_eq!(bytes, content()[1000..1100]);
-        // The guest may not write the file through this handle, and so may nobody who has the descriptor.
+        // The handle is read-only, and so is its descriptor.
         assert_eq!(fcntl_getfl(&descriptor).unwrap() & OFlags::ACCMODE, OFlags::RDONLY);
         let (answer, descriptor) = guest.read_with_descriptor(node, handle, 0, LARGE);
         assert!(answer.unwrap() == content()[..LARGE as usize] && descriptor.is_none());

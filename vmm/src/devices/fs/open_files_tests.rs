@@ -175,7 +175,7 @@ fn a_file_that_cannot_be_read_without_waiting_is_left_to_the_server() {
 }
 
 #[test]
-fn what_is_not_in_the_page_cache_is_right_whoever_serves_it() {
+fn data_outside_the_page_cache_is_right_from_the_vmm_and_from_the_server() {
     let content = content(1 << 20);
     let file = TempFile::new().unwrap().into_file();
     (&file).write_all(&content).unwrap();

@@ -58,7 +58,7 @@ impl Attack {
         self.offer(REQUESTS, &[(FILE_REQUEST, 64, 0), (FILE_REPLY, 16, WRITE)]);
     }
 
-    /// A READ as Linux sends it, at a place of its own. If it reached no server, the data is checked.
+    /// A READ as Linux sends it, in its own place. If it reached no server, the data is checked.
     pub(super) fn read_file(&mut self, input: &mut Input<'_>) {
         let (handle, offset, size) = (u64::from(input.byte() % 5), input.short(), input.short());
         let size = usize::from(size) % (MAX_FILE_READ + 1);
