@@ -12,8 +12,11 @@ use crate::host::{Running, alone, container, host, http_get, processes, shell_po
 /// Serves `hello` on port 8080 of localhost only.
 const HELLO: &str = "mkdir /www; echo hello > /www/index.html; httpd -p 127.0.0.1:8080 -h /www; ";
 
-/// Sends back what each connection to port 7000 sends.
-const ECHO: &str = "nc -ll -p 7000 -e cat & until nc 127.0.0.1 7000 < /dev/null; do sleep 0.1; done; ";
+/// Sends back what each connection to port 7000 sends. As many connections as `nc` has `l`s may wait to be accepted. With
+/// two, and many that come at once, the guest's kernel answers with SYN cookies, and then resets a connection whose second
+/// segment comes before it is accepted: what it sent is lost.
+const ECHO: &str = "nc -$(printf %064d 0 | tr 0 l) -p 7000 -e cat & \
+                    until nc 127.0.0.1 7000 < /dev/null; do sleep 0.1; done; ";
 
 /// Ends on SIGTERM.
 const WAIT: &str = "echo serving; trap 'exit 0' TERM; while :; do sleep 0.1; done";
